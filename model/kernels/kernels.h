@@ -1,14 +1,16 @@
 /* The element-wise and row-wise operations of M2SE: everything of a step that is not a matrix product.
  *
- * DESIGN. One table of functions per instruction set, chosen once at run time (kernels_best); the scalar table is the
- * plain reading of each equation, the fallback on a CPU without AVX2, the only one of the double build, and the
- * reference of the tests. The vector tables (AVX2, AVX-512) are one source compiled twice.
- *   - Matrices are row-major; `ld` is the distance between rows in elements where it can differ from the width.
+ * DESIGN. One table of functions per instruction set, chosen once at run time (kernels_best); the scalar
+ * table is the plain reading of each equation, the fallback on a CPU without AVX2, the only one of the double
+ * build, and the reference of the tests. The vector tables (AVX2, AVX-512) are one source compiled twice.
+ *   - Matrices are row-major; `ld` is the distance between rows in elements where it can differ from the
+ * width.
  *   - Nothing here needs aligned pointers; widths are arbitrary (heads of 5 columns, 1 expert, 3 columns).
  *   - `d`-prefixed arguments are gradients. "+=" in a comment: added to; "=": overwritten.
- *   - Same inputs, same bits: results depend neither on the thread nor on the alignment of a pointer nor on how a caller
- *     splits the rows over calls, except sums over rows (biases, gamma, beta, dw), which are in row order, one after
- *     the other, so that splitting the rows of one accumulator over successive calls gives the same bits.
+ *   - Same inputs, same bits: results depend neither on the thread nor on the alignment of a pointer nor on
+ * how a caller splits the rows over calls, except sums over rows (biases, gamma, beta, dw), which are in row
+ * order, one after the other, so that splitting the rows of one accumulator over successive calls gives the
+ * same bits.
  *   - Pure: no allocation, no state, any thread.
  */
 #ifndef M2SE_KERNELS_H
@@ -20,17 +22,19 @@
 
 #include "model/real.h"
 
-/* Counter-based randomness: Threefry4x32-20 (Salmon et al., SC'11). A draw is a function of (seed, step, purpose,
- * index). key = {seed low, seed high, step low, step high}; counter = {block low, block high, purpose, 0}. */
+/* Counter-based randomness: Threefry4x32-20 (Salmon et al., SC'11). A draw is a function of (seed, step,
+ * purpose, index). key = {seed low, seed high, step low, step high}; counter = {block low, block high,
+ * purpose, 0}. */
 struct m2se_stream {
   uint32_t key[4];
   uint32_t purpose;
 };
 
-/* Inverted dropout over an index space: element e is kept if its 16-bit draw is >= threshold and is then multiplied by
- * scale = 65536 / (65536 - threshold), else it is zero. threshold = round(p * 65536); 0 means no dropout.
- * Element e belongs to group g = e / 128, half-word w = (e / 16) % 8, lane l = e % 16: its draw is half-word w
- * (word w / 2, low half first) of block 16 g + l. So 16 neighbours are 16 lanes of a vector, on every CPU alike. */
+/* Inverted dropout over an index space: element e is kept if its 16-bit draw is >= threshold and is then
+ * multiplied by scale = 65536 / (65536 - threshold), else it is zero. threshold = round(p * 65536); 0 means
+ * no dropout. Element e belongs to group g = e / 128, half-word w = (e / 16) % 8, lane l = e % 16: its draw
+ * is half-word w (word w / 2, low half first) of block 16 g + l. So 16 neighbours are 16 lanes of a vector,
+ * on every CPU alike. */
 struct m2se_dropout {
   struct m2se_stream stream;
   uint32_t threshold;
@@ -61,105 +65,118 @@ struct m2se_kernels {
   /* s_j = rows_j . w; alpha = softmax(s) [count]; e = sum_j alpha_j rows_j [d]. count >= 1. */
   void (*pool_forward)(m2se_real *e, m2se_real *alpha, const m2se_real *rows, size_t count, size_t d,
                        const m2se_real *w);
-  /* dalpha_j = de . rows_j; ds_j = alpha_j (dalpha_j - sum_k alpha_k dalpha_k); dw[d] += sum_j ds_j rows_j. */
+  /* dalpha_j = de . rows_j; ds_j = alpha_j (dalpha_j - sum_k alpha_k dalpha_k); dw[d] += sum_j ds_j rows_j.
+   */
   void (*pool_backward)(m2se_real *dw, const m2se_real *rows, const m2se_real *alpha, const m2se_real *de,
                         size_t count, size_t d);
 
   /* ---- mixture of experts, after the product Y = e [W;W3]^T: y rows of O*h + O elements ---- */
-  /* In: y raw. E_k = LayerNorm_k(dropout(y_k + bias_k)), g = softmax(y_gate) (no bias), z = sum_k g_k E_k [h] per row.
-   * Out: in y, the first O*h become the normalised xhat (before gamma, beta), the last O become g. rstd[rows, O].
-   * Dropout index of (row r, column c < O*h): (first_row + r) * O*h + c. bias, gamma, beta: [O, h]. */
+  /* In: y raw. E_k = LayerNorm_k(dropout(y_k + bias_k)), g = softmax(y_gate) (no bias), z = sum_k g_k E_k [h]
+   * per row. Out: in y, the first O*h become the normalised xhat (before gamma, beta), the last O become g.
+   * rstd[rows, O]. Dropout index of (row r, column c < O*h): (first_row + r) * O*h + c. bias, gamma, beta:
+   * [O, h]. */
   void (*experts_forward)(m2se_real *z, m2se_real *rstd, m2se_real *y, const m2se_real *bias,
-                          const m2se_real *gamma, const m2se_real *beta, size_t rows, size_t experts, size_t h,
-                          m2se_real eps, const struct m2se_dropout *drop, uint64_t first_row);
-  /* In: dz [rows,h], y as experts_forward left it. Out: y becomes dY, the gradient of the product (both parts);
-   * dbias, dgamma, dbeta += . */
-  void (*experts_backward)(m2se_real *y, m2se_real *dbias, m2se_real *dgamma, m2se_real *dbeta, const m2se_real *dz,
-                           const m2se_real *rstd, const m2se_real *gamma, const m2se_real *beta, size_t rows,
-                           size_t experts, size_t h, const struct m2se_dropout *drop, uint64_t first_row);
+                          const m2se_real *gamma, const m2se_real *beta, size_t rows, size_t experts,
+                          size_t h, m2se_real eps, const struct m2se_dropout *drop, uint64_t first_row);
+  /* In: dz [rows,h], y as experts_forward left it. Out: y becomes dY, the gradient of the product (both
+   * parts); dbias, dgamma, dbeta += . */
+  void (*experts_backward)(m2se_real *y, m2se_real *dbias, m2se_real *dgamma, m2se_real *dbeta,
+                           const m2se_real *dz, const m2se_real *rstd, const m2se_real *gamma,
+                           const m2se_real *beta, size_t rows, size_t experts, size_t h,
+                           const struct m2se_dropout *drop, uint64_t first_row);
 
   /* ---- LayerNorm with what stands around it ---- */
-  /* s = residual + dropout(sub + bias); xhat = (s - mean) / sqrt(var + eps); y = xhat gamma + beta. [rows,n] each,
-   * rstd[rows]. Dropout index of (r, c): (first_row + r) * n + c; with row_ids not NULL: row_ids[r] * n + c.
-   * y may be residual or sub; xhat may be sub. */
-  void (*addnorm_forward)(m2se_real *y, m2se_real *xhat, m2se_real *rstd, const m2se_real *sub, const m2se_real *bias,
-                          const m2se_real *residual, const m2se_real *gamma, const m2se_real *beta, size_t rows,
-                          size_t n, m2se_real eps, const struct m2se_dropout *drop, const uint32_t *row_ids,
-                          uint64_t first_row);
-  /* ds = LayerNorm backward of dy; dresidual = ds; dsub = dropout(ds); dgamma, dbeta, dbias += . dresidual may be dy. */
+  /* s = residual + dropout(sub + bias); xhat = (s - mean) / sqrt(var + eps); y = xhat gamma + beta. [rows,n]
+   * each, rstd[rows]. Dropout index of (r, c): (first_row + r) * n + c; with row_ids not NULL: row_ids[r] * n
+   * + c. y may be residual or sub; xhat may be sub. */
+  void (*addnorm_forward)(m2se_real *y, m2se_real *xhat, m2se_real *rstd, const m2se_real *sub,
+                          const m2se_real *bias, const m2se_real *residual, const m2se_real *gamma,
+                          const m2se_real *beta, size_t rows, size_t n, m2se_real eps,
+                          const struct m2se_dropout *drop, const uint32_t *row_ids, uint64_t first_row);
+  /* ds = LayerNorm backward of dy; dresidual = ds; dsub = dropout(ds); dgamma, dbeta, dbias += . dresidual
+   * may be dy. */
   void (*addnorm_backward)(m2se_real *dresidual, m2se_real *dsub, m2se_real *dgamma, m2se_real *dbeta,
-                           m2se_real *dbias, const m2se_real *dy, const m2se_real *xhat, const m2se_real *rstd,
-                           const m2se_real *gamma, size_t rows, size_t n, const struct m2se_dropout *drop,
-                           const uint32_t *row_ids, uint64_t first_row);
-  /* The input of the layers: s = z[r] + position[pos[r]]; y = dropout(xhat gamma + beta). z[r]: a pointer per row. */
+                           m2se_real *dbias, const m2se_real *dy, const m2se_real *xhat,
+                           const m2se_real *rstd, const m2se_real *gamma, size_t rows, size_t n,
+                           const struct m2se_dropout *drop, const uint32_t *row_ids, uint64_t first_row);
+  /* The input of the layers: s = z[r] + position[pos[r]]; y = dropout(xhat gamma + beta). z[r]: a pointer per
+   * row. */
   void (*embed_forward)(m2se_real *y, m2se_real *xhat, m2se_real *rstd, const m2se_real *const *z,
                         const uint32_t *pos, const m2se_real *position, const m2se_real *gamma,
-                        const m2se_real *beta, size_t rows, size_t n, m2se_real eps, const struct m2se_dropout *drop,
-                        uint64_t first_row);
-  /* ds = LayerNorm backward of dropout(dy), written in place over dy; dposition[pos[r]] += ds; dgamma, dbeta +=. */
+                        const m2se_real *beta, size_t rows, size_t n, m2se_real eps,
+                        const struct m2se_dropout *drop, uint64_t first_row);
+  /* ds = LayerNorm backward of dropout(dy), written in place over dy; dposition[pos[r]] += ds; dgamma, dbeta
+   * +=. */
   void (*embed_backward)(m2se_real *dy, m2se_real *dposition, m2se_real *dgamma, m2se_real *dbeta,
-                         const m2se_real *xhat, const m2se_real *rstd, const uint32_t *pos, const m2se_real *gamma,
-                         size_t rows, size_t n, const struct m2se_dropout *drop, uint64_t first_row);
+                         const m2se_real *xhat, const m2se_real *rstd, const uint32_t *pos,
+                         const m2se_real *gamma, size_t rows, size_t n, const struct m2se_dropout *drop,
+                         uint64_t first_row);
 
   /* ---- feed-forward: exact GELU, a = u Phi(u) ---- */
   /* u += bias; a = gelu(u). [rows,n]. */
   void (*gelu_forward)(m2se_real *a, m2se_real *u, const m2se_real *bias, size_t rows, size_t n);
-  /* u as gelu_forward left it. da becomes du = da gelu'(u); u becomes gelu(u) again (the product for dW needs it);
-   * dbias += column sums of du. */
+  /* u as gelu_forward left it. da becomes du = da gelu'(u); u becomes gelu(u) again (the product for dW needs
+   * it); dbias += column sums of du. */
   void (*gelu_backward)(m2se_real *da, m2se_real *u, m2se_real *dbias, size_t rows, size_t n);
 
   /* ---- causal multi-head attention of one sequence ---- */
   /* Query r (of nq) sits at position q_pos[r] and sees keys 0..q_pos[r]; q_pos NULL: r itself (nq == len).
    * q [nq, ldq], k and v [len, ldkv], heads side by side, each dh wide. s = q.k / sqrt(dh), p = softmax(s),
    * out [nq, ldo] = dropout(p) v. lse [nq, heads] = log sum exp of s, kept for backward.
-   * Dropout index of (query r, head a, key j): ((row_id[r]) * heads + a) * stride + j, row_id[r] = row_ids ? row_ids[r]
-   * : first_row + r; stride is a multiple of 16, >= len. scratch: attention_scratch(len_max, dh) elements. */
+   * Dropout index of (query r, head a, key j): ((row_id[r]) * heads + a) * stride + j, row_id[r] = row_ids ?
+   * row_ids[r] : first_row + r; stride is a multiple of 16, >= len. scratch: attention_scratch(len_max, dh)
+   * elements. */
   void (*attention_forward)(m2se_real *out, size_t ldo, m2se_real *lse, const m2se_real *q, size_t ldq,
-                            const m2se_real *k, const m2se_real *v, size_t ldkv, const uint32_t *q_pos, size_t nq,
-                            size_t len, size_t heads, size_t dh, const struct m2se_dropout *drop,
+                            const m2se_real *k, const m2se_real *v, size_t ldkv, const uint32_t *q_pos,
+                            size_t nq, size_t len, size_t heads, size_t dh, const struct m2se_dropout *drop,
                             const uint32_t *row_ids, uint64_t first_row, size_t stride, m2se_real *scratch);
-  /* dq [nq, ldq] =, dk and dv [len, ldkv] =, from dout [nq, ldo]; all inputs as in forward, out and lse as it left them. */
+  /* dq [nq, ldq] =, dk and dv [len, ldkv] =, from dout [nq, ldo]; all inputs as in forward, out and lse as it
+   * left them. */
   void (*attention_backward)(m2se_real *dq, m2se_real *dk, m2se_real *dv, const m2se_real *dout,
-                             const m2se_real *out, size_t ldo, const m2se_real *lse, const m2se_real *q, size_t ldq,
-                             const m2se_real *k, const m2se_real *v, size_t ldkv, const uint32_t *q_pos, size_t nq,
-                             size_t len, size_t heads, size_t dh, const struct m2se_dropout *drop,
-                             const uint32_t *row_ids, uint64_t first_row, size_t stride, m2se_real *scratch);
+                             const m2se_real *out, size_t ldo, const m2se_real *lse, const m2se_real *q,
+                             size_t ldq, const m2se_real *k, const m2se_real *v, size_t ldkv,
+                             const uint32_t *q_pos, size_t nq, size_t len, size_t heads, size_t dh,
+                             const struct m2se_dropout *drop, const uint32_t *row_ids, uint64_t first_row,
+                             size_t stride, m2se_real *scratch);
 
   /* ---- cosines ---- */
   /* inv[r] = 1 / max(|x_r|, 1e-8); unit_r = x_r inv[r]. x rows of ldx, unit rows of ldu. */
-  void (*unit_forward)(m2se_real *unit, size_t ldu, m2se_real *inv, const m2se_real *x, size_t ldx, size_t rows,
-                       size_t n);
-  /* dx_r = (dunit_r - (dunit_r . unit_r) unit_r) inv[r]; a row with inv >= 1e8 (a zero vector) gets dx = dunit inv.
-   * dx may be dunit. */
+  void (*unit_forward)(m2se_real *unit, size_t ldu, m2se_real *inv, const m2se_real *x, size_t ldx,
+                       size_t rows, size_t n);
+  /* dx_r = (dunit_r - (dunit_r . unit_r) unit_r) inv[r]; a row with inv >= 1e8 (a zero vector) gets dx =
+   * dunit inv. dx may be dunit. */
   void (*unit_backward)(m2se_real *dx, size_t lddx, const m2se_real *dunit, size_t ldd, const m2se_real *unit,
                         size_t ldu, const m2se_real *inv, size_t rows, size_t n);
 
   /* ---- losses ---- */
-  /* One anchor of NIP (model.md, Loss and Beyond the paper). l1, l2 [C]: the logits sim/tau of m and m' with each
-   * candidate; w [C]: what is added to both (bias - log q, and the logarithm of the count in the `last` objective);
-   * y: the anchor's own candidate, own_w: what is added for it instead of w[y].
-   *   lse_all = log sum_u (e^{l1_u + w_u} + e^{l2_u + w_u}), lse_own = log(e^{l1_y + own_w} + e^{l2_y + own_w})
-   * Returns lse_all - lse_own; l1, l2 become its gradient times g (p_u, minus the own share at y), and, if dw is not
+  /* One anchor of NIP (model.md, Loss and Beyond the paper). l1, l2 [C]: the logits sim/tau of m and m' with
+   * each candidate; w [C]: what is added to both (bias - log q, and the logarithm of the count in the `last`
+   * objective); y: the anchor's own candidate, own_w: what is added for it instead of w[y]. lse_all = log
+   * sum_u (e^{l1_u + w_u} + e^{l2_u + w_u}), lse_own = log(e^{l1_y + own_w} + e^{l2_y + own_w}) Returns
+   * lse_all - lse_own; l1, l2 become its gradient times g (p_u, minus the own share at y), and, if dw is not
    * NULL, dw[u] += g (p1_u + p2_u - own share at y). With C == 1 loss and gradients are exactly zero. */
   m2se_real (*nip_row)(m2se_real *l1, m2se_real *l2, const m2se_real *w, size_t candidates, size_t y,
                        m2se_real own_w, m2se_real g, m2se_real *dw);
-  /* lse of row j of the contrast a -> b: over j' of ab[j'] where same-target others are left out, and of aa[j'] where
-   * they and j itself are left out. ab, aa: row j of the two products, already divided by tau. */
-  m2se_real (*cmcl_row_lse)(const m2se_real *ab, const m2se_real *aa, const uint32_t *target, size_t j, size_t n);
-  /* The same for b -> a of columns j0..j1-1: ab [n, ldab] is read down its columns, bb [n, ldbb] along rows j0..j1-1.
-   * lse[j - j0]. */
+  /* lse of row j of the contrast a -> b: over j' of ab[j'] where same-target others are left out, and of
+   * aa[j'] where they and j itself are left out. ab, aa: row j of the two products, already divided by tau.
+   */
+  m2se_real (*cmcl_row_lse)(const m2se_real *ab, const m2se_real *aa, const uint32_t *target, size_t j,
+                            size_t n);
+  /* The same for b -> a of columns j0..j1-1: ab [n, ldab] is read down its columns, bb [n, ldbb] along rows
+   * j0..j1-1. lse[j - j0]. */
   void (*cmcl_column_lse)(m2se_real *lse, const m2se_real *ab, size_t ldab, const m2se_real *bb, size_t ldbb,
                           const uint32_t *target, size_t j0, size_t j1, size_t n);
-  /* Row j of the gradients, in place. With P = exp(ab - lse_a[j]) where (j') is not left out, Q = exp(ab - lse_b[j']):
-   *   ab[j'] = g (P + Q - 2 [j' == j]);  aa[j'] = g (e^{aa - lse_a[j]} + e^{aa - lse_a[j']});  bb alike with lse_b;
-   * left-out entries (and j' == j in aa, bb) become 0. */
-  void (*cmcl_grad_row)(m2se_real *ab, m2se_real *aa, m2se_real *bb, const m2se_real *lse_a, const m2se_real *lse_b,
-                        const uint32_t *target, size_t j, size_t n, m2se_real g);
+  /* Row j of the gradients, in place. With P = exp(ab - lse_a[j]) where (j') is not left out, Q = exp(ab -
+   * lse_b[j']): ab[j'] = g (P + Q - 2 [j' == j]);  aa[j'] = g (e^{aa - lse_a[j]} + e^{aa - lse_a[j']});  bb
+   * alike with lse_b; left-out entries (and j' == j in aa, bb) become 0. */
+  void (*cmcl_grad_row)(m2se_real *ab, m2se_real *aa, m2se_real *bb, const m2se_real *lse_a,
+                        const m2se_real *lse_b, const uint32_t *target, size_t j, size_t n, m2se_real g);
 
   /* ---- optimiser ---- */
-  /* g' = g * clip; m = b1 m + (1 - b1) g'; v = b2 v + (1 - b2) g'^2; p -= lr (m / c1) / (sqrt(v / c2) + eps). */
-  void (*adam)(m2se_real *p, m2se_real *m, m2se_real *v, const m2se_real *g, size_t n, m2se_real clip, m2se_real lr,
-               m2se_real b1, m2se_real b2, m2se_real c1, m2se_real c2, m2se_real eps);
+  /* g' = g * clip; m = b1 m + (1 - b1) g'; v = b2 v + (1 - b2) g'^2; p -= lr (m / c1) / (sqrt(v / c2) + eps).
+   */
+  void (*adam)(m2se_real *p, m2se_real *m, m2se_real *v, const m2se_real *g, size_t n, m2se_real clip,
+               m2se_real lr, m2se_real b1, m2se_real b2, m2se_real c1, m2se_real c2, m2se_real eps);
 };
 
 /* Elements of scratch that attention_forward / attention_backward need for sequences up to len_max. */
