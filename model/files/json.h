@@ -1,0 +1,124 @@
+/* JSON, in and out: the one door of the whole project, for files and messages from strangers.
+ *
+ * DESIGN. Reading: a text is parsed at once into a tree that the caller frees as a whole; everything got from
+ * it is borrowed and lives as long as the root. Typed getters take the value and what to call it in an error,
+ * and accept NULL (an absent member), so one line does "get, check, say why not": code =
+ * m2se_json_as_int64(m2se_json_get(root, "event_time_ms"), "event_time_ms", &time_ms, error); Writing: values
+ * go straight into a growing text. A failure (memory) sticks, so only m2se_json_finish needs a check. Errors
+ * are codes of model/error.h. Trees and writers are independent of one another; each belongs to one thread at
+ * a time (a tree may be read by several).
+ */
+#ifndef M2SE_JSON_H
+#define M2SE_JSON_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "model/error.h"
+
+/* ---- Reading ---- */
+
+struct m2se_json;
+
+/* What a text may cost at most. A tree takes up to about 300 bytes a value: values_max bounds the memory. */
+struct m2se_json_limits {
+  size_t bytes_max;    /* of the text */
+  uint32_t depth_max;  /* of nested objects and arrays; the outermost is 1 */
+  uint32_t values_max; /* of values, counted by brackets and commas: an upper estimate */
+};
+#define M2SE_JSON_LIMITS_DEFAULT ((struct m2se_json_limits){16 << 20, 64, 1000000})
+
+enum m2se_json_type {
+  M2SE_JSON_NULL,
+  M2SE_JSON_BOOL,
+  M2SE_JSON_INTEGER, /* a number without fraction or exponent */
+  M2SE_JSON_REAL,
+  M2SE_JSON_STRING,
+  M2SE_JSON_ARRAY,
+  M2SE_JSON_OBJECT,
+};
+
+/* Parses text[0..size), one object or array with nothing but blanks around it. Refused, with line and column:
+ * anything that is not JSON, invalid UTF-8, NUL (raw or \u0000), a key that comes twice in its object, an
+ * integer beyond int64, a number beyond double (M2SE_EFORMAT); more than the limits allow (M2SE_ELIMIT);
+ * M2SE_ENOMEM. limits NULL: the default. The text is not kept. On success *root is the caller's, for
+ * m2se_json_free; on failure it is NULL. */
+int m2se_json_parse(struct m2se_json **root, const char *text, size_t size,
+                    const struct m2se_json_limits *limits, struct m2se_error *error);
+void m2se_json_free(struct m2se_json *root); /* NULL: nothing */
+
+enum m2se_json_type m2se_json_type(const struct m2se_json *value);
+const char *m2se_json_type_name(const struct m2se_json *value); /* "string", "object", …; NULL: "nothing" */
+
+/* Elements of an array or members of an object; 0 for anything else. */
+size_t m2se_json_size(const struct m2se_json *value);
+/* Member of an object, or NULL: no such key, or not an object. A member that is null is there, of type
+ * M2SE_JSON_NULL. */
+const struct m2se_json *m2se_json_get(const struct m2se_json *object, const char *key);
+/* Element of an array, or NULL: index too large, or not an array. */
+const struct m2se_json *m2se_json_at(const struct m2se_json *array, size_t index);
+
+/* Members in the order of the text:
+ *     struct m2se_json_iterator it = {0};
+ *     while (m2se_json_next(object, &it)) use(it.key, it.key_length, it.value);
+ * Not an object: no members. Keys hold no NUL. */
+struct m2se_json_iterator {
+  const char *key;
+  size_t key_length;
+  const struct m2se_json *value;
+  void *position; /* private */
+};
+bool m2se_json_next(const struct m2se_json *object, struct m2se_json_iterator *iterator);
+
+/* Typed getters: 0, or M2SE_EMISSING (value NULL), M2SE_ETYPE, M2SE_ERANGE, and the output untouched. `what`
+ * names the value in the error's text. string   NUL-terminated, *length without it; valid UTF-8 with no NUL
+ * inside; borrowed. length may be NULL. int64    a whole number (1e3 and 5.0 too, up to 2^53), or a string of
+ * decimal digits with or without '-', uint64   as protobuf's JSON form writes 64-bit numbers. double   any
+ * number; finite.
+ */
+int m2se_json_as_string(const struct m2se_json *value, const char *what, const char **string, size_t *length,
+                        struct m2se_error *error);
+int m2se_json_as_int64(const struct m2se_json *value, const char *what, int64_t *number,
+                       struct m2se_error *error);
+int m2se_json_as_uint64(const struct m2se_json *value, const char *what, uint64_t *number,
+                        struct m2se_error *error);
+int m2se_json_as_double(const struct m2se_json *value, const char *what, double *number,
+                        struct m2se_error *error);
+int m2se_json_as_bool(const struct m2se_json *value, const char *what, bool *truth, struct m2se_error *error);
+int m2se_json_as_array(const struct m2se_json *value, const char *what, size_t *size,
+                       struct m2se_error *error);
+int m2se_json_as_object(const struct m2se_json *value, const char *what, struct m2se_error *error);
+
+/* ---- Writing ---- */
+
+struct m2se_json_writer;
+
+/* indent 0: one line, no blanks; else that many blanks a level (at most 8). NULL: no memory; every function
+ * below then does nothing and finish returns NULL. */
+struct m2se_json_writer *m2se_json_writer_new(uint32_t indent);
+void m2se_json_writer_free(struct m2se_json_writer *writer); /* to give up; NULL: nothing */
+
+/* Each puts one value. key: NUL-terminated, for a member of an object; NULL for an element of an array and
+ * for the outermost value. Breaking that, or nesting deeper than 64, is a bug (assert). Keys are not checked
+ * for repeats. Bytes that are not UTF-8 become U+FFFD, so that what comes out is always JSON. */
+void m2se_json_put_object(struct m2se_json_writer *writer, const char *key); /* until m2se_json_put_end */
+void m2se_json_put_array(struct m2se_json_writer *writer, const char *key);  /* until m2se_json_put_end */
+void m2se_json_put_end(struct m2se_json_writer *writer);
+void m2se_json_put_text(struct m2se_json_writer *writer, const char *key, const char *text);
+void m2se_json_put_string(struct m2se_json_writer *writer, const char *key, const char *string,
+                          size_t length);
+void m2se_json_put_int64(struct m2se_json_writer *writer, const char *key, int64_t number);
+void m2se_json_put_decimal(struct m2se_json_writer *writer, const char *key, uint64_t number); /* "18446…" */
+/* 9 significant digits: every float comes back exact. NaN and infinities, which JSON lacks, become null. */
+void m2se_json_put_double(struct m2se_json_writer *writer, const char *key, double number);
+void m2se_json_put_bool(struct m2se_json_writer *writer, const char *key, bool truth);
+void m2se_json_put_null(struct m2se_json_writer *writer, const char *key);
+/* A copy of a parsed value and all in it. */
+void m2se_json_put_value(struct m2se_json_writer *writer, const char *key, const struct m2se_json *value);
+
+/* The text, NUL-terminated, *length without it (may be NULL); the caller frees it with free(). Frees the
+ * writer. NULL: the memory ran out on the way. Open objects or arrays, or no value at all, are a bug. */
+char *m2se_json_finish(struct m2se_json_writer *writer, size_t *length);
+
+#endif
