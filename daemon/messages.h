@@ -1,0 +1,118 @@
+/* What passes between the threads: fixed-size messages in bounded rings (ring.h).
+ *
+ * DESIGN. A message is plain data, copied into a slot of the ring; the only pointers are to immutable, reference-counted
+ * item records (item_record.h) and to buffers whose ownership goes with the message. Item slots are dense numbers
+ * that the loop's catalogue gives out, each announced to trainer and server (M2SED_*_ITEM) before any message uses it.
+ */
+#ifndef M2SED_MESSAGES_H
+#define M2SED_MESSAGES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { M2SED_CONTEXT_MAX = 64 }; /* sequence.length is at most this */
+
+struct m2sed_item_record; /* item_record.h */
+
+/* A place in a log: partition of the interactions topic, and position = log epoch << 48 | offset. */
+struct m2sed_position {
+  int32_t partition;
+  uint64_t position;
+};
+
+enum m2sed_outcome {
+  M2SED_TEACHES,         /* has a context; is an example */
+  M2SED_NO_CONTEXT,      /* the first event of its user */
+  M2SED_DUPLICATE,       /* same event_id seen before at another position */
+  M2SED_DEAD_LETTER,     /* undecodable or breaks a rule; gone to the dead-letter topic */
+  M2SED_OUTCOMES
+};
+
+/* ---- loop -> trainer ---- */
+enum m2sed_train_kind {
+  M2SED_TRAIN_EVENT,      /* one record of the interactions topic, whatever became of it */
+  M2SED_TRAIN_ITEM,       /* an item record: new slot, or new features, or deleted (record->deleted) */
+  M2SED_TRAIN_CHECKPOINT, /* take a snapshot as soon as possible and hand it back */
+  M2SED_TRAIN_FLUSH,      /* close the last mini-batch however small (--until-end), then answer M2SED_TRAINED_FLUSHED */
+  M2SED_TRAIN_STOP        /* answer with a last snapshot (M2SED_TRAINED_SNAPSHOT, last = true), then end */
+};
+struct m2sed_train_message {
+  enum m2sed_train_kind kind;
+  enum m2sed_outcome outcome;
+  struct m2sed_position at;
+  uint64_t digest;        /* XXH3-64 of topic, 0x00, partition, offset: what event_digest sums */
+  int64_t event_time_ms;
+  uint64_t user_hash;     /* XXH3-64 of the user id: joins the examples of one user in a mini-batch */
+  uint32_t item;          /* slot */
+  uint32_t context_count;
+  uint32_t context[M2SED_CONTEXT_MAX]; /* slots, oldest first */
+  struct m2sed_item_record *record;    /* M2SED_TRAIN_ITEM: one reference goes with the message */
+};
+
+/* ---- trainer -> loop ---- */
+enum m2sed_trained_kind {
+  M2SED_TRAINED_STEP,     /* after each step */
+  M2SED_TRAINED_SNAPSHOT, /* a snapshot to be written; give it back with m2sed_trainer_return_snapshot */
+  M2SED_TRAINED_FLUSHED,
+  M2SED_TRAINED_STOPPED
+};
+struct m2sed_trainer_counters { /* all since the beginning of the lineage; in the checkpoint */
+  uint64_t trained_events, event_digest;
+  uint64_t skipped_no_context, skipped_no_features, skipped_duplicate, skipped_guard, dead_lettered;
+};
+struct m2sed_checkpoint_state; /* checkpoint.h: everything a generation holds */
+struct m2sed_trained_message {
+  enum m2sed_trained_kind kind;
+  uint64_t step;
+  struct m2sed_trainer_counters counters;
+  double loss, nip_text, nip_image, cmcl_text, cmcl_image, gradient_norm, learning_rate;
+  uint32_t fresh, replayed; /* examples of this step */
+  uint32_t waiting;         /* fresh examples not yet trained */
+  uint64_t reservoir_size, reservoir_seen;
+  double step_ms;
+  bool applied, last;
+  struct m2sed_checkpoint_state *snapshot;
+};
+
+/* ---- loop -> server ---- */
+enum m2sed_serve_kind {
+  M2SED_SERVE_USER,       /* encode a user */
+  M2SED_SERVE_ITEM,       /* item record, as for the trainer; featurised ones are encoded with the current epoch */
+  M2SED_SERVE_EPOCH_DONE, /* all vectors of `epoch` are written: users are encoded with it from here on */
+  M2SED_SERVE_STOP
+};
+struct m2sed_serve_message {
+  enum m2sed_serve_kind kind;
+  uint64_t tag;           /* comes back with the answer: the loop's request number */
+  uint64_t epoch;         /* M2SED_SERVE_EPOCH_DONE */
+  bool evaluate;          /* target and context are given: rank target among all items before counting it */
+  uint32_t target;
+  uint32_t sequence_count, context_count;
+  uint32_t sequence[M2SED_CONTEXT_MAX]; /* newest L including the event, slots, oldest first */
+  uint32_t context[M2SED_CONTEXT_MAX];  /* newest L strictly before it */
+  struct m2sed_item_record *record;
+};
+
+/* ---- server -> loop ---- */
+enum m2sed_served_kind {
+  M2SED_SERVED_USER,      /* vector of a user (count 1), or count 0: no item of the sequence has features yet */
+  M2SED_SERVED_ITEMS,     /* a block of item vectors of `epoch` */
+  M2SED_SERVED_EPOCH,     /* all blocks of `epoch` have been sent */
+  M2SED_SERVED_STOPPED
+};
+enum { M2SED_SERVED_BLOCK = 8192 }; /* floats of a message */
+struct m2sed_prequential { /* sums since the start of the process, model and popularity on the same events */
+  uint64_t events;
+  double hr10, ndcg10, mrr, hr10_unseen, ndcg10_unseen;
+  double popularity_hr10, popularity_ndcg10, popularity_mrr, popularity_hr10_unseen, popularity_ndcg10_unseen;
+};
+struct m2sed_served_message {
+  enum m2sed_served_kind kind;
+  uint64_t tag, epoch, step; /* step of the weights */
+  uint32_t dim, count;       /* vectors in this message */
+  uint32_t slots[M2SED_SERVED_BLOCK / 64];
+  float vectors[M2SED_SERVED_BLOCK];
+  struct m2sed_prequential prequential; /* with M2SED_SERVED_USER */
+};
+
+#endif
