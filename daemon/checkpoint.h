@@ -1,0 +1,99 @@
+/* Generations of the daemon's state on disk: DIR/gen-NNNNNNNNNN/, complete or not there at all.
+ *
+ * DESIGN. A generation is written to DIR/gen-NNNNNNNNNN.tmp.PID, each file fsynced, MANIFEST.json (sizes and
+ * XXH3-128 checksums of the others) last; then renamed and the parent fsynced. Loading takes the newest whose
+ * sizes and checksums hold and whose content makes sense, else the one before. What cannot be written or read
+ * is an error with file and errno, and leaves older generations alone. Everything here blocks on the disk:
+ * not for the loop thread.
+ */
+#ifndef M2SED_CHECKPOINT_H
+#define M2SED_CHECKPOINT_H
+
+#include "daemon/messages.h"
+#include "model/m2se.h"
+#include "model/m2se_files.h"
+
+/* An example as it waits, or rests in the reservoir. */
+struct m2sed_example {
+  uint64_t user_hash;
+  uint64_t digest;
+  struct m2sed_position at;
+  uint32_t item;
+  uint32_t context_count;
+  uint32_t context[M2SED_CONTEXT_MAX]; /* slots, oldest first */
+};
+
+struct m2sed_checkpoint_item {
+  char id[129];
+  double popularity; /* decayed count as of popularity_ms */
+  int64_t popularity_ms;
+};
+
+/* All state as of the last message taken. Made by the trainer (weights set, directory empty) or by
+ * m2sed_checkpoint_load (weights NULL: they are in the files of `directory`). */
+struct m2sed_checkpoint_state {
+  struct m2se_config config;
+  struct m2se_snapshot *weights;
+  char directory[4096];
+  uint64_t step;
+  struct m2sed_trainer_counters counters;
+
+  struct m2sed_position *positions; /* next position to be read, one a partition, ascending */
+  uint32_t position_count;
+
+  struct m2sed_example *waiting; /* in the order of arrival */
+  uint32_t waiting_count;
+
+  struct m2sed_example *reservoir;
+  uint32_t reservoir_count;
+  uint64_t reservoir_seen;
+
+  struct m2sed_checkpoint_item *items; /* by slot */
+  uint32_t item_count;
+  int64_t newest_event_ms; /* INT64_MIN: no event yet */
+
+  /* Filled by load only. */
+  uint64_t generation;
+  char lineage[64];
+  uint8_t *loop_data;
+  size_t loop_bytes;
+};
+
+/* What only the loop knows. All borrowed for the call. */
+struct m2sed_checkpoint_info {
+  const char *lineage;      /* random name given when the first weights were drawn; 1..63 bytes */
+  const char *topic;        /* of the interactions */
+  int64_t created_ms;       /* since 1970 */
+  const uint8_t *loop_data; /* opaque rows of the loop (its table of log epochs) */
+  size_t loop_bytes;
+  uint32_t keep; /* generations kept, 1.. */
+};
+
+/* Writes the next generation, then removes all but the newest `keep`. A state that is not finite is refused
+ * (M2SE_ENUMERIC). *generation and *bytes (of all files) may be NULL. */
+int m2sed_checkpoint_write(const char *dir, const struct m2sed_checkpoint_state *state,
+                           const struct m2sed_checkpoint_info *info, uint64_t *generation, uint64_t *bytes,
+                           struct m2se_error *error);
+
+/* The newest good generation. M2SE_EMISSING: there is none at all, the directory too may be missing; any
+ * other error: some exist and none is good, or no memory. refused (may be NULL) is told of each one passed
+ * over and why. *state is freed with m2sed_checkpoint_state_free. */
+int m2sed_checkpoint_load(struct m2sed_checkpoint_state **state, const char *dir,
+                          void (*refused)(void *arg, uint64_t generation, const char *why), void *arg,
+                          struct m2se_error *error);
+void m2sed_checkpoint_state_free(struct m2sed_checkpoint_state *state); /* of load; NULL is allowed */
+
+/* Removes what interrupted writers left (gen-*.tmp.*). Call with the lock held, before the first write. */
+int m2sed_checkpoint_clean(const char *dir, struct m2se_error *error);
+
+/* ---- for operators ---- */
+/* Generation numbers, ascending; *generations is freed with free(). A directory that is not there has none.
+ */
+int m2sed_checkpoint_list(const char *dir, uint64_t **generations, uint32_t *count, struct m2se_error *error);
+/* The text of MANIFEST.json, NUL-terminated, freed with free(). */
+int m2sed_checkpoint_manifest(const char *dir, uint64_t generation, char **text, size_t *length,
+                              struct m2se_error *error);
+/* Sizes and checksums of every file, and that all is understood. */
+int m2sed_checkpoint_verify(const char *dir, uint64_t generation, struct m2se_error *error);
+
+#endif

@@ -1,0 +1,59 @@
+/* The training thread: takes messages, trains, hands out weights and snapshots.
+ *
+ * DESIGN. All that is learned is in a struct m2sed_learning (learning.h), a function of the messages taken
+ * and of nothing else: no clock, no thread count. This file is the thread around it. The loop puts messages
+ * into input() and takes answers from output(); copies of the weights go to the server through the exchange;
+ * snapshots go out with M2SED_TRAINED_SNAPSHOT and come back with m2sed_trainer_return_snapshot.
+ */
+#ifndef M2SED_TRAINER_H
+#define M2SED_TRAINER_H
+
+#include "daemon/exchange.h"
+#include "daemon/messages.h"
+#include "daemon/ring.h"
+#include "model/m2se.h"
+
+struct m2sed_train_settings {
+  uint32_t batch;              /* train.batch: examples of a mini-batch, fresh and replayed; 1..65536 */
+  uint32_t threads;            /* train.threads, 1.. */
+  double replay_ratio;         /* train.replay_ratio: replayed examples for each fresh one, 0..1000 */
+  uint32_t reservoir_capacity; /* train.reservoir: examples kept for replay */
+  uint32_t epoch_steps;        /* serve.epoch_steps: steps between two copies for serving, 1.. */
+  double gradient_norm_max;    /* train.gradient_norm_max: a larger norm skips the step; 0: no such limit */
+  double popularity_half_life_seconds; /* serve.popularity_half_life_seconds; 0: counts do not decay */
+  uint32_t items_max;                  /* model.items_max: slots of the catalogue */
+  uint32_t rows_max;                   /* rows of one modality that an item may have */
+  uint32_t ring_capacity;              /* messages from the loop that may wait */
+};
+/* 0, or M2SE_EINVAL with the field and its range. */
+int m2sed_train_settings_check(const struct m2sed_train_settings *settings, struct m2se_error *error);
+
+struct m2sed_trainer;
+struct m2sed_checkpoint_state;
+
+/* Memory for everything, no thread yet. config->d must be set. exchange stays the caller's and outlives the
+ * trainer. restored: as m2sed_checkpoint_load gave it (the weights are read from its directory), or NULL:
+ * fresh weights. It is copied. M2SE_ENOMEM, M2SE_EINVAL, and the errors of the weights file. */
+int m2sed_trainer_new(struct m2sed_trainer **trainer, const struct m2se_config *config,
+                      const struct m2sed_train_settings *settings, struct m2sed_exchange *exchange,
+                      const struct m2sed_checkpoint_state *restored, struct m2se_error *error);
+/* The rings. Set the loop's callbacks (input: on_room, output: on_message) before start. A message of kind
+ * M2SED_TRAIN_ITEM hands over one reference of its record. */
+struct m2sed_ring *m2sed_trainer_input(struct m2sed_trainer *trainer);
+struct m2sed_ring *m2sed_trainer_output(struct m2sed_trainer *trainer);
+/* Starts the thread (all signals blocked in it). It makes the first copy of the weights at once. */
+int m2sed_trainer_start(struct m2sed_trainer *trainer, struct m2se_error *error);
+/* Loop thread. Two snapshots exist: while both are out, M2SED_TRAIN_CHECKPOINT is answered later. */
+void m2sed_trainer_return_snapshot(struct m2sed_trainer *trainer, struct m2sed_checkpoint_state *snapshot);
+/* Waits for the end of the thread: at once after M2SED_TRAINED_STOPPED. Not started: returns. */
+void m2sed_trainer_join(struct m2sed_trainer *trainer);
+/* After join (or without start); all snapshots have been returned or are no longer used. NULL is allowed. */
+void m2sed_trainer_free(struct m2sed_trainer *trainer);
+
+/* What the answers mean, beyond messages.h:
+ * M2SED_TRAINED_FLUSHED: all taken events are trained; a copy of these weights goes to the server as soon as
+ * a buffer is free, even if epoch_steps have not passed: wait for the epoch whose step is the message's.
+ * M2SED_TRAINED_SNAPSHOT, last = true: the answer to STOP; M2SED_TRAINED_STOPPED follows and is the last
+ * message. */
+
+#endif
