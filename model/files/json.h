@@ -1,12 +1,18 @@
 /* JSON, in and out: the one door of the whole project, for files and messages from strangers.
  *
- * DESIGN. Reading: a text is parsed at once into a tree that the caller frees as a whole; everything got from
- * it is borrowed and lives as long as the root. Typed getters take the value and what to call it in an error,
- * and accept NULL (an absent member), so one line does "get, check, say why not": code =
- * m2se_json_as_int64(m2se_json_get(root, "event_time_ms"), "event_time_ms", &time_ms, error); Writing: values
- * go straight into a growing text. A failure (memory) sticks, so only m2se_json_finish needs a check. Errors
- * are codes of model/error.h. Trees and writers are independent of one another; each belongs to one thread at
- * a time (a tree may be read by several).
+ * DESIGN. Reading: a text is parsed at once into a tree, one block of memory, that the caller frees as a
+ * whole; everything got from it is borrowed and lives as long as the root. Typed getters take the value and
+ * what to call it in an error, and accept NULL (an absent member), so one line does "get, check, say why
+ * not":
+ *
+ *     code = m2se_json_as_int64(m2se_json_get(root, "age"), "age", &age, error);
+ *
+ * Writing: values go straight into a growing text. A failure (memory) sticks, so only m2se_json_finish needs
+ * a check.
+ *
+ * Numbers have a point in them: the process keeps LC_NUMERIC "C", as it does without setlocale(3). Errors are
+ * codes of model/error.h. Trees and writers are independent of one another; each belongs to one thread at a
+ * time (a tree may be read by several).
  */
 #ifndef M2SE_JSON_H
 #define M2SE_JSON_H
@@ -21,10 +27,10 @@
 
 struct m2se_json;
 
-/* What a text may cost at most. A tree takes up to about 300 bytes a value: values_max bounds the memory. */
+/* What a text may cost at most. A tree takes 40 bytes a value and one a byte of text. */
 struct m2se_json_limits {
   size_t bytes_max;    /* of the text */
-  uint32_t depth_max;  /* of nested objects and arrays; the outermost is 1 */
+  uint32_t depth_max;  /* of nested objects and arrays, 1..64; the outermost is 1 */
   uint32_t values_max; /* of values, counted by brackets and commas: an upper estimate */
 };
 #define M2SE_JSON_LIMITS_DEFAULT ((struct m2se_json_limits){16 << 20, 64, 1000000})
@@ -59,24 +65,26 @@ const struct m2se_json *m2se_json_get(const struct m2se_json *object, const char
 /* Element of an array, or NULL: index too large, or not an array. */
 const struct m2se_json *m2se_json_at(const struct m2se_json *array, size_t index);
 
-/* Members in the order of the text:
- *     struct m2se_json_iterator it = {0};
- *     while (m2se_json_next(object, &it)) use(it.key, it.key_length, it.value);
- * Not an object: no members. Keys hold no NUL. */
+/* Members in the order of the text; none if it is not an object. Keys hold no NUL.
+ *
+ *     struct m2se_json_iterator member = {0};
+ *     while (m2se_json_next(object, &member)) { member.key, member.key_length, member.value ... }
+ */
 struct m2se_json_iterator {
   const char *key;
   size_t key_length;
   const struct m2se_json *value;
-  void *position; /* private */
+  size_t index; /* private */
 };
 bool m2se_json_next(const struct m2se_json *object, struct m2se_json_iterator *iterator);
 
 /* Typed getters: 0, or M2SE_EMISSING (value NULL), M2SE_ETYPE, M2SE_ERANGE, and the output untouched. `what`
- * names the value in the error's text. string   NUL-terminated, *length without it; valid UTF-8 with no NUL
- * inside; borrowed. length may be NULL. int64    a whole number (1e3 and 5.0 too, up to 2^53), or a string of
- * decimal digits with or without '-', uint64   as protobuf's JSON form writes 64-bit numbers. double   any
- * number; finite.
- */
+ * names the value in the error's text.
+ * - string: NUL-terminated, *length without it (NULL: not wanted); valid UTF-8 with no NUL inside; borrowed.
+ * - int64, uint64: a whole number (1e3 and 5.0 too, up to 2^53), or a string of decimal digits, with '-' if
+ * negative: protobuf's JSON form writes 64-bit numbers so.
+ * - double: any number; finite.
+ * - array: *size elements (NULL: not wanted). */
 int m2se_json_as_string(const struct m2se_json *value, const char *what, const char **string, size_t *length,
                         struct m2se_error *error);
 int m2se_json_as_int64(const struct m2se_json *value, const char *what, int64_t *number,

@@ -188,10 +188,6 @@ static void put_real(struct m2se_json_writer *writer, const char *key, double nu
   }
   char word[40];
   size_t length = (size_t)snprintf(word, sizeof word, "%.*g", digits, number);
-  char *comma = strchr(word, ','); /* where a program has set a locale */
-  if (comma) {
-    *comma = '.';
-  }
   if (!strpbrk(word, ".e")) {
     snprintf(word + length, sizeof word - length,
              ".0"); /* a reader that tells 1 from 1.0 gets the type back */

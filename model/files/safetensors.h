@@ -1,15 +1,19 @@
 /* safetensors files: named tensors and a few strings, as Python's safetensors reads and writes them.
  *
- * The file: 8 bytes header length (little-endian), that many bytes of JSON
- *     {"__metadata__": {"key": "text", ...}, "NAME": {"dtype": "F32", "shape": [..], "data_offsets": [from,
- * to]}, ...} and the data part, which the tensors cover without holes or overlaps, row-major, little-endian.
+ * The file is 8 bytes of header length (little-endian), that many bytes of JSON, and the data part, which the
+ * tensors cover without holes or overlaps, row-major, little-endian. The JSON:
+ *
+ *     {"__metadata__": {"key": "text"}, "NAME": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}
  *
  * DESIGN. The reader checks every rule of the format before it gives out anything, because the files may come
  * from strangers; what it gives out are views into a read-only map (nothing is copied, files of many GB are
  * fine). The writer runs the reader's own checks over the header it made before the first byte goes out, so
- * the rules are written once. Errors name the file, the tensor and the rule, as codes of model/error.h:
- *   M2SE_EIO file system, M2SE_EFORMAT a rule of the format, M2SE_ELIMIT a limit of ours, M2SE_EMISSING no
- * such tensor, M2SE_ETYPE / M2SE_ESHAPE / M2SE_ERANGE not the dtype, shape or range asked for, M2SE_ENOMEM.
+ * the rules are written once.
+ *
+ * Errors name the file, the tensor and the rule, as codes of model/error.h: M2SE_EIO the file system,
+ * M2SE_EFORMAT a rule of the format, M2SE_ELIMIT a limit of ours, M2SE_EMISSING no such tensor, M2SE_ETYPE,
+ * M2SE_ESHAPE, M2SE_ERANGE not the dtype, shape or range asked for, M2SE_ENOMEM.
+ *
  * Thread: an open file may be read by several threads. All of it blocks on the disk: not for the loop thread.
  */
 #ifndef M2SE_SAFETENSORS_H
@@ -105,12 +109,13 @@ int m2se_safetensors_metadata_uint(const struct m2se_safetensors *file, const ch
 int m2se_safetensors_metadata_real(const struct m2se_safetensors *file, const char *key, double min,
                                    double max, double *number, struct m2se_error *error);
 
-/* Copy a tensor of the given shape (as in require) to caller memory, converting:
- *   f32  F32, F16, BF16, F64 -> float (F64 beyond float is M2SE_ERANGE; NaN and infinities pass as they are)
- *   i32, i64  I8, U8, I16, U16, I32, U32, I64, U64 with a range check (M2SE_ERANGE names the element)
- *   u8   U8, BOOL
- * Any other dtype: M2SE_ETYPE. `out` holds at least as many elements as the tensor: with M2SE_ANY in the
- * shape, ask require for the count first. After an error `out` may be partly written. */
+/* Copy a tensor of the given shape (as in require) to caller memory, converting. Any other dtype: M2SE_ETYPE.
+ * - f32: from F32, F16, BF16, F64 (beyond float: M2SE_ERANGE; NaN and infinities pass as they are)
+ * - i32, i64: from I8, U8, I16, U16, I32, U32, I64, U64, with a range check (M2SE_ERANGE names the element)
+ * - u8: from U8, BOOL
+ *
+ * `out` holds at least as many elements as the tensor: with M2SE_ANY in the shape, ask require for the count
+ * first. After an error `out` may be partly written. */
 int m2se_safetensors_read_f32(const struct m2se_safetensors *file, const char *name, uint32_t rank,
                               const uint64_t *shape, float *out, struct m2se_error *error);
 int m2se_safetensors_read_i32(const struct m2se_safetensors *file, const char *name, uint32_t rank,
