@@ -321,7 +321,7 @@ BREAKS = [
 
 # What looks like a breach and is none.
 FINE = [
-    ("tests/b.c", "/* strcpy(a, b) */\nint b = a.rand(1), c = my_strcpy(a);\nchar d[] = \"gets(1)\";\n"),
+    ("tests/b.c", '/* strcpy(a, b) */\nint b = a.rand(1), c = my_strcpy(a);\nchar d[] = "gets(1)";\n'),
     ("tests/b.c", "int b[] = {f(1), 2};\nstruct c {\n" + "  int a;\n" * FUNCTION_LINES_MAX + "};\n"),
     ("tests/b.md", "A folder like state/work/ and mkstemp's XX" + "XXXX, stubborn, platform.\n"),
     ("daemon/b.c", "#include <sys/stat.h>\n#include <uthash.h>\n#include <linux/fs.h>\n"),

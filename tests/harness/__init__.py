@@ -1,0 +1,1 @@
+"""What process-level tests start and talk to: programs, a Kafka broker, Redis. Standard library only."""
