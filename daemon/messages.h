@@ -1,8 +1,9 @@
 /* What passes between the threads: fixed-size messages in bounded rings (ring.h).
  *
- * DESIGN. A message is plain data, copied into a slot of the ring; the only pointers are to immutable, reference-counted
- * item records (item_record.h) and to buffers whose ownership goes with the message. Item slots are dense numbers
- * that the loop's catalogue gives out, each announced to trainer and server (M2SED_*_ITEM) before any message uses it.
+ * DESIGN. A message is plain data, copied into a slot of the ring; the only pointers are to immutable,
+ * reference-counted item records (item_record.h) and to buffers whose ownership goes with the message. Item
+ * slots are dense numbers that the loop's catalogue gives out, each announced to trainer and server
+ * (M2SED_*_ITEM) before any message uses it.
  */
 #ifndef M2SED_MESSAGES_H
 #define M2SED_MESSAGES_H
@@ -21,10 +22,10 @@ struct m2sed_position {
 };
 
 enum m2sed_outcome {
-  M2SED_TEACHES,         /* has a context; is an example */
-  M2SED_NO_CONTEXT,      /* the first event of its user */
-  M2SED_DUPLICATE,       /* same event_id seen before at another position */
-  M2SED_DEAD_LETTER,     /* undecodable or breaks a rule; gone to the dead-letter topic */
+  M2SED_TEACHES,     /* has a context; is an example */
+  M2SED_NO_CONTEXT,  /* the first event of its user */
+  M2SED_DUPLICATE,   /* same event_id seen before at another position */
+  M2SED_DEAD_LETTER, /* undecodable or breaks a rule; gone to the dead-letter topic */
   M2SED_OUTCOMES
 };
 
@@ -33,17 +34,18 @@ enum m2sed_train_kind {
   M2SED_TRAIN_EVENT,      /* one record of the interactions topic, whatever became of it */
   M2SED_TRAIN_ITEM,       /* an item record: new slot, or new features, or deleted (record->deleted) */
   M2SED_TRAIN_CHECKPOINT, /* take a snapshot as soon as possible and hand it back */
-  M2SED_TRAIN_FLUSH,      /* close the last mini-batch however small (--until-end), then answer M2SED_TRAINED_FLUSHED */
+  M2SED_TRAIN_FLUSH,      /* close the last mini-batch however small (--until-end), then answer
+                             M2SED_TRAINED_FLUSHED */
   M2SED_TRAIN_STOP        /* answer with a last snapshot (M2SED_TRAINED_SNAPSHOT, last = true), then end */
 };
 struct m2sed_train_message {
   enum m2sed_train_kind kind;
   enum m2sed_outcome outcome;
   struct m2sed_position at;
-  uint64_t digest;        /* XXH3-64 of topic, 0x00, partition, offset: what event_digest sums */
+  uint64_t digest; /* XXH3-64 of topic, 0x00, partition, offset: what event_digest sums */
   int64_t event_time_ms;
-  uint64_t user_hash;     /* XXH3-64 of the user id: joins the examples of one user in a mini-batch */
-  uint32_t item;          /* slot */
+  uint64_t user_hash; /* XXH3-64 of the user id: joins the examples of one user in a mini-batch */
+  uint32_t item;      /* slot */
   uint32_t context_count;
   uint32_t context[M2SED_CONTEXT_MAX]; /* slots, oldest first */
   struct m2sed_item_record *record;    /* M2SED_TRAIN_ITEM: one reference goes with the message */
@@ -76,16 +78,16 @@ struct m2sed_trained_message {
 
 /* ---- loop -> server ---- */
 enum m2sed_serve_kind {
-  M2SED_SERVE_USER,       /* encode a user */
-  M2SED_SERVE_ITEM,       /* item record, as for the trainer; featurised ones are encoded with the current epoch */
+  M2SED_SERVE_USER, /* encode a user */
+  M2SED_SERVE_ITEM, /* item record, as for the trainer; featurised ones are encoded with the current epoch */
   M2SED_SERVE_EPOCH_DONE, /* all vectors of `epoch` are written: users are encoded with it from here on */
   M2SED_SERVE_STOP
 };
 struct m2sed_serve_message {
   enum m2sed_serve_kind kind;
-  uint64_t tag;           /* comes back with the answer: the loop's request number */
-  uint64_t epoch;         /* M2SED_SERVE_EPOCH_DONE */
-  bool evaluate;          /* target and context are given: rank target among all items before counting it */
+  uint64_t tag;   /* comes back with the answer: the loop's request number */
+  uint64_t epoch; /* M2SED_SERVE_EPOCH_DONE */
+  bool evaluate;  /* target and context are given: rank target among all items before counting it */
   uint32_t target;
   uint32_t sequence_count, context_count;
   uint32_t sequence[M2SED_CONTEXT_MAX]; /* newest L including the event, slots, oldest first */
@@ -95,9 +97,9 @@ struct m2sed_serve_message {
 
 /* ---- server -> loop ---- */
 enum m2sed_served_kind {
-  M2SED_SERVED_USER,      /* vector of a user (count 1), or count 0: no item of the sequence has features yet */
-  M2SED_SERVED_ITEMS,     /* a block of item vectors of `epoch` */
-  M2SED_SERVED_EPOCH,     /* all blocks of `epoch` have been sent */
+  M2SED_SERVED_USER,  /* vector of a user (count 1), or count 0: no item of the sequence has features yet */
+  M2SED_SERVED_ITEMS, /* a block of item vectors of `epoch` */
+  M2SED_SERVED_EPOCH, /* all blocks of `epoch` have been sent */
   M2SED_SERVED_STOPPED
 };
 enum { M2SED_SERVED_BLOCK = 8192 }; /* floats of a message */

@@ -4,8 +4,9 @@
 
 #include "model/error.h"
 
-/* Compares sgemm with a naive product over awkward shapes: 0, or M2SE_EBLAS with the shape and the difference. Also sets the
- * library to one thread per caller. Call once, before any other thread uses model/. */
+/* Compares sgemm with a naive product over awkward shapes: 0, or M2SE_EBLAS with the shape and the
+ * difference. Also sets the library to one thread per caller. Call once, before any other thread uses model/.
+ */
 int m2se_blas_check(struct m2se_error *error);
 /* Name of the kernel that OpenBLAS chose, such as "Haswell". */
 const char *m2se_blas_kernel(void);

@@ -1,10 +1,10 @@
 /* M²SE: the network and its training step.
  *
- * DESIGN. A `struct m2se_learner` owns everything that training changes: the parameters, Adam's moments, the item table
- * (residuals, biases) and the workspace, all taken at creation from the stated maxima; a step allocates nothing. It
- * knows no thread: the caller lends workers through `struct m2se_workers`, and the work is cut into numbered tasks
- * whose division depends on the mini-batch alone, so that 1, 2 or 4 workers give the same bits. What serves (m2se_serve.h)
- * works on a `struct m2se_weights`, an immutable copy.
+ * DESIGN. A `struct m2se_learner` owns everything that training changes: the parameters, Adam's moments, the
+ * item table (residuals, biases) and the workspace, all taken at creation from the stated maxima; a step
+ * allocates nothing. It knows no thread: the caller lends workers through `struct m2se_workers`, and the work
+ * is cut into numbered tasks whose division depends on the mini-batch alone, so that 1, 2 or 4 workers give
+ * the same bits. What serves (m2se_serve.h) works on a `struct m2se_weights`, an immutable copy.
  *
  * Equations: MP4SR, arXiv 2303.11879, and model/README.md, which also lists where we deviate.
  * Errors: negative codes of model/error.h; a call that fails changes nothing unless it says otherwise.
@@ -47,11 +47,12 @@ struct m2se_config {
   double learning_rate;
   double residual_learning_rate; /* of the residuals' sparse Adam */
   double bias_learning_rate;     /* of the biases' sparse Adam */
-  double clip_norm;              /* of the global gradient norm, residuals and biases included; 0: no clipping */
+  double clip_norm; /* of the global gradient norm, residuals and biases included; 0: no clipping */
   double beta1, beta2, epsilon;
 };
 
-/* The paper's sizes and Adam's constants with the stream defaults of model.md. d is left 0: the features say it. */
+/* The paper's sizes and Adam's constants with the stream defaults of model.md. d is left 0: the features say
+ * it. */
 void m2se_config_defaults(struct m2se_config *config);
 /* 0, or M2SE_EINVAL with the field and its range in `error`. */
 int m2se_config_check(const struct m2se_config *config, struct m2se_error *error);
@@ -66,8 +67,8 @@ struct m2se_limits {
   uint32_t workers;   /* at most this many lent at a time; scratch is taken for each */
 };
 
-/* Workers lent by the caller. run() calls task(arg, t, w) once for each t in 0..tasks-1, on any thread, in any order,
- * with w the number (0..count-1) of the worker that runs it, and returns when all are done. */
+/* Workers lent by the caller. run() calls task(arg, t, w) once for each t in 0..tasks-1, on any thread, in
+ * any order, with w the number (0..count-1) of the worker that runs it, and returns when all are done. */
 struct m2se_workers {
   uint32_t count;
   void (*run)(void *pool, void (*task)(void *arg, uint32_t t, uint32_t w), void *arg, uint32_t tasks);
@@ -86,16 +87,19 @@ struct m2se_item_input {
   uint32_t slot;                /* row of the item table; ignored when residuals and biases are off */
 };
 
-/* A mini-batch as it comes, before augmentation. Sequences are packed, oldest item first. All borrowed for the call. */
+/* A mini-batch as it comes, before augmentation. Sequences are packed, oldest item first. All borrowed for
+ * the call. */
 struct m2se_batch {
   uint32_t n_items; /* distinct items, each once */
   const struct m2se_item_input *items;
   uint32_t n_sequences;
-  const uint32_t *seq_ptr;   /* [n_sequences + 1]: positions of sequence j are seq_ptr[j]..seq_ptr[j+1]-1, 1..L of them */
+  const uint32_t
+      *seq_ptr; /* [n_sequences + 1]: positions of sequence j are seq_ptr[j]..seq_ptr[j+1]-1, 1..L of them */
   const uint32_t *seq_items; /* [positions]: index into items */
   const uint32_t *target;    /* [n_sequences]: the item that follows the sequence */
-  const int32_t *pos_target; /* [positions], used with M2SE_TARGETS_ALL: item that follows position p, -1: none. NULL: within a
-                                sequence every position is followed by the next one. The last one's is target[j]. */
+  const int32_t *pos_target; /* [positions], used with M2SE_TARGETS_ALL: item that follows position p, -1:
+                                none. NULL: within a sequence every position is followed by the next one. The
+                                last one's is target[j]. */
   const m2se_real *log_q;    /* [n_items] or NULL: logarithm of the sampling probability, model.md */
 };
 
@@ -108,24 +112,25 @@ struct m2se_step_result {
   double gradient_norm; /* before clipping */
   uint32_t positions;   /* that were left after sequence random dropout */
   uint32_t anchors;     /* positions with a target */
-  bool applied;         /* false: the loss or the gradient was not finite, or beyond the limit; nothing was changed */
-  double flops;         /* multiply and add counted as two, of the matrix products, from the shapes */
+  bool applied; /* false: the loss or the gradient was not finite, or beyond the limit; nothing was changed */
+  double flops; /* multiply and add counted as two, of the matrix products, from the shapes */
 };
 
 struct m2se_learner;
 
-/* Fresh weights drawn from config->seed. M2SE_ENOMEM, M2SE_EINVAL. *learner is freed with m2se_learner_free. */
+/* Fresh weights drawn from config->seed. M2SE_ENOMEM, M2SE_EINVAL. *learner is freed with m2se_learner_free.
+ */
 int m2se_learner_new(struct m2se_learner **learner, const struct m2se_config *config,
                      const struct m2se_limits *limits, struct m2se_error *error);
 void m2se_learner_free(struct m2se_learner *learner);
 
-/* One training step: augment, forward, backward, clip, Adam. gradient_norm_max > 0: a larger norm leaves the weights as
- * they are (result->applied false), as does anything not finite; the step number advances in every case, so that the
- * draws of the next step are the same whether or not this one was applied. M2SE_EINVAL for a batch beyond the limits or
- * with an index out of range: nothing changed, the step number neither. */
+/* One training step: augment, forward, backward, clip, Adam. gradient_norm_max > 0: a larger norm leaves the
+ * weights as they are (result->applied false), as does anything not finite; the step number advances in every
+ * case, so that the draws of the next step are the same whether or not this one was applied. M2SE_EINVAL for
+ * a batch beyond the limits or with an index out of range: nothing changed, the step number neither. */
 int m2se_learner_step(struct m2se_learner *learner, const struct m2se_batch *batch,
-                      const struct m2se_workers *workers, double gradient_norm_max, struct m2se_step_result *result,
-                      struct m2se_error *error);
+                      const struct m2se_workers *workers, double gradient_norm_max,
+                      struct m2se_step_result *result, struct m2se_error *error);
 
 uint64_t m2se_learner_step_number(const struct m2se_learner *learner);
 const struct m2se_config *m2se_learner_config(const struct m2se_learner *learner);
@@ -138,16 +143,18 @@ size_t m2se_learner_bytes(const struct m2se_learner *learner);
 /* All parameters finite? (A pass over the weights; for checkpoints.) */
 bool m2se_learner_finite(const struct m2se_learner *learner);
 
-/* The gradients without a step, for m2se_grad and the tests: no dropout, no augmentation; swap [positions] or NULL.
- * Fills the losses; m2se_learner_gradient_* then read what was computed, until the next call. */
+/* The gradients without a step, for m2se_grad and the tests: no dropout, no augmentation; swap [positions] or
+ * NULL. Fills the losses; m2se_learner_gradient_* then read what was computed, until the next call. */
 int m2se_learner_gradient(struct m2se_learner *learner, const struct m2se_batch *batch, const uint8_t *swap,
-                          const struct m2se_workers *workers, struct m2se_losses *losses, struct m2se_error *error);
-/* Flat, in the order of m2se_tensors (params.h); and per item of the batch: [n_items, h], [n_items, h], [n_items]. */
+                          const struct m2se_workers *workers, struct m2se_losses *losses,
+                          struct m2se_error *error);
+/* Flat, in the order of the tensor list (network/params.h); and per item of the batch: [n_items, 2h] (text,
+ * image), [n_items]. */
 const m2se_real *m2se_learner_gradient_flat(const struct m2se_learner *learner);
-const m2se_real *m2se_learner_gradient_residual_text(const struct m2se_learner *learner);
-const m2se_real *m2se_learner_gradient_residual_image(const struct m2se_learner *learner);
+const m2se_real *m2se_learner_gradient_residual(const struct m2se_learner *learner);
 const m2se_real *m2se_learner_gradient_bias(const struct m2se_learner *learner);
-/* What was published would be: user_vectors [n_sequences, 2h], item_vectors [n_items, 2h], caller's memory. */
+/* The vectors that serving would publish: user_vectors [n_sequences, 2h], item_vectors [n_items, 2h],
+ * caller's memory. */
 void m2se_learner_gradient_vectors(const struct m2se_learner *learner, m2se_real *user_vectors,
                                    m2se_real *item_vectors);
 
@@ -158,7 +165,8 @@ struct m2se_weights;
 int m2se_weights_new(struct m2se_weights **weights, const struct m2se_config *config, uint32_t catalogue,
                      struct m2se_error *error);
 void m2se_weights_free(struct m2se_weights *weights);
-/* Copies the learner's parameters and the first `slots` rows of its item table. Same config shape and catalogue. */
+/* Copies the learner's parameters and the first `slots` rows of its item table. Same config shape and
+ * catalogue. */
 void m2se_weights_copy(struct m2se_weights *weights, const struct m2se_learner *learner, uint32_t slots);
 uint64_t m2se_weights_step(const struct m2se_weights *weights);
 

@@ -1,8 +1,9 @@
 /* The weights on disk: model.safetensors and optimizer.safetensors (model/README.md has the tensors).
  *
- * model.safetensors opens in Python's safetensors and PyTorch as it is. optimizer.safetensors holds Adam's moments under
- * m.NAME and v.NAME, the item table (residuals, biases, their moments and counts, [slots used, ...]) and the step.
- * Nothing half-loaded: a file that fails leaves the learner as it was. Blocks on the disk: not for the loop thread.
+ * model.safetensors opens in Python's safetensors and PyTorch as it is. optimizer.safetensors holds Adam's
+ * moments under m.NAME and v.NAME, the item table (residuals, biases, their moments and counts, [slots used,
+ * ...]) and the step. Nothing half-loaded: a file that fails leaves the learner as it was. Blocks on the
+ * disk: not for the loop thread.
  */
 #ifndef M2SE_FILES_H
 #define M2SE_FILES_H
@@ -20,12 +21,15 @@ bool m2se_snapshot_finite(const struct m2se_snapshot *snapshot);
 uint64_t m2se_snapshot_step(const struct m2se_snapshot *snapshot);
 
 /* Each writes one file and fsyncs it. Any thread. */
-int m2se_snapshot_write_model(const struct m2se_snapshot *snapshot, const char *path, struct m2se_error *error);
-int m2se_snapshot_write_optimizer(const struct m2se_snapshot *snapshot, const char *path, struct m2se_error *error);
+int m2se_snapshot_write_model(const struct m2se_snapshot *snapshot, const char *path,
+                              struct m2se_error *error);
+int m2se_snapshot_write_optimizer(const struct m2se_snapshot *snapshot, const char *path,
+                                  struct m2se_error *error);
 
 /* The shape and temperatures that a weights file states in its metadata, the rest of config untouched. */
 int m2se_model_read_config(const char *path, struct m2se_config *config, struct m2se_error *error);
-/* Weights only (optimizer_path NULL: moments zero, step 0) or both. *slots: rows of the item table that came. */
+/* Weights only (optimizer_path NULL: moments zero, step 0) or both. *slots: rows of the item table that came.
+ */
 int m2se_learner_load(struct m2se_learner *learner, const char *model_path, const char *optimizer_path,
                       uint32_t *slots, struct m2se_error *error);
 

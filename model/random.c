@@ -5,8 +5,9 @@
 #include "model/kernels/kernels.h"
 
 static void draw(uint32_t out[4], uint64_t seed, uint64_t step, uint32_t purpose, uint64_t block) {
-  struct m2se_stream stream = {.key = {(uint32_t)seed, (uint32_t)(seed >> 32), (uint32_t)step, (uint32_t)(step >> 32)},
-                               .purpose = purpose};
+  struct m2se_stream stream = {
+      .key = {(uint32_t)seed, (uint32_t)(seed >> 32), (uint32_t)step, (uint32_t)(step >> 32)},
+      .purpose = purpose};
   m2se_kernels_scalar()->random_blocks(out, &stream, block, 1);
 }
 

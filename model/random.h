@@ -1,5 +1,5 @@
-/* Random draws as functions of (seed, step, purpose, index): Threefry4x32-20, no state (kernels/kernels.h). What a draw is for is one
- * list, here, so that no two uses share numbers. Any thread. */
+/* Random draws as functions of (seed, step, purpose, index): Threefry4x32-20, no state (kernels/kernels.h).
+ * What a draw is for is one list, here, so that no two uses share numbers. Any thread. */
 #ifndef M2SE_RANDOM_H
 #define M2SE_RANDOM_H
 

@@ -25,22 +25,22 @@ static void gemm(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, size_t m, size_t n, siz
     }
     return;
   }
-  GEMM(CblasRowMajor, ta, tb, (blasint)m, (blasint)n, (blasint)k, 1, a, (blasint)lda, b, (blasint)ldb, beta, c,
-       (blasint)ldc);
+  GEMM(CblasRowMajor, ta, tb, (blasint)m, (blasint)n, (blasint)k, 1, a, (blasint)lda, b, (blasint)ldb, beta,
+       c, (blasint)ldc);
 }
 
-void m2se_gemm_nn(size_t m, size_t n, size_t k, const m2se_real *a, size_t lda, const m2se_real *b, size_t ldb,
-                  m2se_real beta, m2se_real *c, size_t ldc) {
+void m2se_gemm_nn(size_t m, size_t n, size_t k, const m2se_real *a, size_t lda, const m2se_real *b,
+                  size_t ldb, m2se_real beta, m2se_real *c, size_t ldc) {
   gemm(CblasNoTrans, CblasNoTrans, m, n, k, a, lda, b, ldb, beta, c, ldc);
 }
 
-void m2se_gemm_nt(size_t m, size_t n, size_t k, const m2se_real *a, size_t lda, const m2se_real *b, size_t ldb,
-                  m2se_real beta, m2se_real *c, size_t ldc) {
+void m2se_gemm_nt(size_t m, size_t n, size_t k, const m2se_real *a, size_t lda, const m2se_real *b,
+                  size_t ldb, m2se_real beta, m2se_real *c, size_t ldc) {
   gemm(CblasNoTrans, CblasTrans, m, n, k, a, lda, b, ldb, beta, c, ldc);
 }
 
-void m2se_gemm_tn(size_t m, size_t n, size_t k, const m2se_real *a, size_t lda, const m2se_real *b, size_t ldb,
-                  m2se_real beta, m2se_real *c, size_t ldc) {
+void m2se_gemm_tn(size_t m, size_t n, size_t k, const m2se_real *a, size_t lda, const m2se_real *b,
+                  size_t ldb, m2se_real beta, m2se_real *c, size_t ldc) {
   gemm(CblasTrans, CblasNoTrans, m, n, k, a, lda, b, ldb, beta, c, ldc);
 }
 
@@ -80,10 +80,11 @@ static int check_product(size_t m, size_t n, size_t k, int mode, struct m2se_err
         sum += sample(i, p, 1) * sample(p, j, 2);
       }
       if (c[i * n + j] != sum) {
-        return m2se_error_set(error, M2SE_ENUMERIC,
-                              "BLAS kernel %s computes a wrong product: [%zu,%zu,%zu] form %d, element %zu,%zu is "
-                              "%.9g, should be %.9g (OPENBLAS_CORETYPE chooses another kernel)",
-                              m2se_blas_kernel(), m, n, k, mode, i, j, (double)c[i * n + j], (double)sum);
+        return m2se_error_set(
+            error, M2SE_ENUMERIC,
+            "BLAS kernel %s computes a wrong product: [%zu,%zu,%zu] form %d, element %zu,%zu is "
+            "%.9g, should be %.9g (OPENBLAS_CORETYPE chooses another kernel)",
+            m2se_blas_kernel(), m, n, k, mode, i, j, (double)c[i * n + j], (double)sum);
       }
     }
   }
@@ -91,7 +92,7 @@ static int check_product(size_t m, size_t n, size_t k, int mode, struct m2se_err
 }
 
 int m2se_blas_check(struct m2se_error *error) {
-  static const size_t shapes[][3] = {{1, 1, 1},  {3, 5, 7},    {17, 33, 64}, {64, 64, 64}, {96, 48, 31},
+  static const size_t shapes[][3] = {{1, 1, 1},    {3, 5, 7},   {17, 33, 64}, {64, 64, 64}, {96, 48, 31},
                                      {31, 96, 96}, {2, 96, 65}, {95, 1, 96},  {63, 64, 1}};
   openblas_set_num_threads(1);
   for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {

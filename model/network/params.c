@@ -6,7 +6,8 @@
 
 #include "model/random.h"
 
-/* One row a tensor: name, first to third extent (0: not there; symbols of struct extents), init, where its view goes. */
+/* One row a tensor: name, first to third extent (0: not there; symbols of struct extents), init, where its
+ * view goes. */
 enum extent { NONE, ONE, D, DA, H, O, L, F };
 struct row {
   const char *name;
@@ -60,9 +61,10 @@ static const struct row project_rows[] = {
     {"project.image.bias", {H}, M2SE_INIT_ZERO, GLOBAL(project_image_bias)},
 };
 #define ROWS(array) (sizeof(array) / sizeof *(array))
-_Static_assert(2 * ROWS(modality_rows) + ROWS(embed_rows) + M2SE_LAYERS_MAX * ROWS(layer_rows) + ROWS(project_rows) ==
-                   M2SE_TENSORS_MAX,
-               "M2SE_TENSORS_MAX follows from the tables");
+_Static_assert(2 * ROWS(modality_rows) + ROWS(embed_rows) + M2SE_LAYERS_MAX * ROWS(layer_rows) +
+                       ROWS(project_rows) ==
+                   M2SE_PARAMETERS_MAX,
+               "M2SE_PARAMETERS_MAX follows from the tables");
 
 /* Calls visit for each tensor in the order of the flat array. base: the struct whose field points to it. */
 struct visitor {
@@ -70,7 +72,8 @@ struct visitor {
   void *arg;
 };
 
-static void visit_rows(const struct visitor *v, const struct row *rows, size_t count, const char *prefix, void *base) {
+static void visit_rows(const struct visitor *v, const struct row *rows, size_t count, const char *prefix,
+                       void *base) {
   for (size_t i = 0; i < count; i++) {
     v->visit(v->arg, &rows[i], prefix, base);
   }
@@ -97,8 +100,8 @@ static void add_tensor(void *arg, const struct row *row, const char *prefix, voi
   (void)base;
   struct list_maker *maker = arg;
   struct m2se_tensor_list *list = maker->list;
-  assert(list->count < M2SE_TENSORS_MAX);
-  struct m2se_tensor *t = &list->tensors[list->count++];
+  assert(list->count < M2SE_PARAMETERS_MAX);
+  struct m2se_parameter *t = &list->tensors[list->count++];
   snprintf(t->name, sizeof t->name, "%s%s", prefix, row->name);
   t->init = row->init;
   t->rank = 0;
@@ -113,7 +116,8 @@ static void add_tensor(void *arg, const struct row *row, const char *prefix, voi
 
 void m2se_tensor_list_make(struct m2se_tensor_list *list, const struct m2se_config *c) {
   struct list_maker maker = {.list = list};
-  uint64_t extents[] = {[NONE] = 0, [ONE] = 1, [D] = c->d, [DA] = c->da, [H] = c->h, [O] = c->experts, [L] = c->max_len, [F] = c->ffn};
+  uint64_t extents[] = {[NONE] = 0, [ONE] = 1,        [D] = c->d,       [DA] = c->da,
+                        [H] = c->h, [O] = c->experts, [L] = c->max_len, [F] = c->ffn};
   memcpy(maker.extents, extents, sizeof extents);
   memset(list, 0, sizeof *list);
   struct m2se_params none;
@@ -137,7 +141,8 @@ static void set_view(void *arg, const struct row *row, const char *prefix, void 
 void m2se_params_view(struct m2se_params *params, const struct m2se_tensor_list *list, m2se_real *flat) {
   struct viewer viewer = {list, 0, flat};
   uint32_t layers =
-      (uint32_t)((list->count - 2 * ROWS(modality_rows) - ROWS(embed_rows) - ROWS(project_rows)) / ROWS(layer_rows));
+      (uint32_t)((list->count - 2 * ROWS(modality_rows) - ROWS(embed_rows) - ROWS(project_rows)) /
+                 ROWS(layer_rows));
   memset(params, 0, sizeof *params);
   params->flat = flat;
   visit_all(&(struct visitor){set_view, &viewer}, layers, params);
@@ -145,7 +150,7 @@ void m2se_params_view(struct m2se_params *params, const struct m2se_tensor_list 
 
 void m2se_params_init(const struct m2se_tensor_list *list, m2se_real *flat, uint64_t seed) {
   for (uint32_t i = 0; i < list->count; i++) {
-    const struct m2se_tensor *t = &list->tensors[i];
+    const struct m2se_parameter *t = &list->tensors[i];
     for (size_t k = 0; k < t->count; k++) {
       m2se_real *p = &flat[t->offset + k];
       *p = t->init == M2SE_INIT_ONE ? 1 : 0;

@@ -1,8 +1,9 @@
 /* The tensors of the model: one list, and where each stands in one flat array.
  *
- * DESIGN. Parameters, gradients and Adam's two moments are arrays of the same layout. The list below is the only place that names a
- * tensor; files, initialisation and tests loop over it. Tensors that enter one product stand side by side: a modality's
- * experts and gate, a layer's query, key and value, the two projections.
+ * DESIGN. Parameters, gradients and Adam's two moments are arrays of the same layout. The list below is the
+ * only place that names a tensor; files, initialisation and tests loop over it. Tensors that enter one
+ * product stand side by side: a modality's experts and gate, a layer's query, key and value, the two
+ * projections.
  */
 #ifndef M2SE_PARAMS_H
 #define M2SE_PARAMS_H
@@ -13,11 +14,11 @@
 
 #include "model/m2se.h"
 
-enum { M2SE_LAYERS_MAX = 12, M2SE_TENSORS_MAX = 2 * 9 + 3 + 16 * M2SE_LAYERS_MAX + 4 };
+enum { M2SE_LAYERS_MAX = 12, M2SE_PARAMETERS_MAX = 2 * 9 + 3 + 16 * M2SE_LAYERS_MAX + 4 };
 
 enum m2se_init { M2SE_INIT_NORMAL, M2SE_INIT_ZERO, M2SE_INIT_ONE };
 
-struct m2se_tensor {
+struct m2se_parameter {
   char name[48];
   uint32_t rank;
   uint64_t shape[3];
@@ -29,7 +30,7 @@ struct m2se_tensor_list {
   uint32_t count;
   size_t elements;       /* of all */
   size_t sequence_start; /* from here on: position, layers, projections (what sequence shards accumulate) */
-  struct m2se_tensor tensors[M2SE_TENSORS_MAX];
+  struct m2se_parameter tensors[M2SE_PARAMETERS_MAX];
 };
 
 /* Views into one flat array. */

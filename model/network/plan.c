@@ -32,8 +32,9 @@ static int check_sequence(const struct m2se_batch *b, const struct m2se_config *
                           struct m2se_error *error) {
   uint32_t begin = b->seq_ptr[j], end = b->seq_ptr[j + 1];
   if (end <= begin || end - begin > config->max_len) {
-    return m2se_error_set(error, M2SE_EINVAL, "seq_ptr: sequence %u runs from %u to %u; its length must be 1..%u", j,
-                          begin, end, config->max_len);
+    return m2se_error_set(error, M2SE_EINVAL,
+                          "seq_ptr: sequence %u runs from %u to %u; its length must be 1..%u", j, begin, end,
+                          config->max_len);
   }
   if (b->target[j] >= b->n_items) {
     return m2se_error_set(error, M2SE_EINVAL, "target: sequence %u has item %u, of %u items", j, b->target[j],
@@ -41,8 +42,8 @@ static int check_sequence(const struct m2se_batch *b, const struct m2se_config *
   }
   for (uint32_t p = begin; p < end; p++) {
     if (b->seq_items[p] >= b->n_items) {
-      return m2se_error_set(error, M2SE_EINVAL, "seq_items: position %u has item %u, of %u items", p, b->seq_items[p],
-                            b->n_items);
+      return m2se_error_set(error, M2SE_EINVAL, "seq_items: position %u has item %u, of %u items", p,
+                            b->seq_items[p], b->n_items);
     }
     if (config->targets == M2SE_TARGETS_ALL && b->pos_target &&
         (b->pos_target[p] < -1 || b->pos_target[p] >= (int64_t)b->n_items)) {
@@ -52,8 +53,9 @@ static int check_sequence(const struct m2se_batch *b, const struct m2se_config *
   }
   if (config->targets == M2SE_TARGETS_ALL && b->pos_target && b->pos_target[end - 1] != -1 &&
       (uint32_t)b->pos_target[end - 1] != b->target[j]) {
-    return m2se_error_set(error, M2SE_EINVAL, "pos_target: the last position of sequence %u has item %d, target says %u",
-                          j, b->pos_target[end - 1], b->target[j]);
+    return m2se_error_set(error, M2SE_EINVAL,
+                          "pos_target: the last position of sequence %u has item %d, target says %u", j,
+                          b->pos_target[end - 1], b->target[j]);
   }
   return 0;
 }
@@ -65,10 +67,12 @@ static int check_used(const struct m2se_batch *b, uint32_t item, struct m2se_err
   return 0;
 }
 
-int m2se_batch_check(const struct m2se_batch *b, const struct m2se_config *config, const struct m2se_limits *limits,
-                     struct m2se_error *error) {
-  if (b->n_sequences == 0 || b->n_sequences > limits->sequences || b->n_items == 0 || b->n_items > limits->items) {
-    return m2se_error_set(error, M2SE_EINVAL, "a mini-batch of %u sequences and %u items; the limits are 1..%u and 1..%u",
+int m2se_batch_check(const struct m2se_batch *b, const struct m2se_config *config,
+                     const struct m2se_limits *limits, struct m2se_error *error) {
+  if (b->n_sequences == 0 || b->n_sequences > limits->sequences || b->n_items == 0 ||
+      b->n_items > limits->items) {
+    return m2se_error_set(error, M2SE_EINVAL,
+                          "a mini-batch of %u sequences and %u items; the limits are 1..%u and 1..%u",
                           b->n_sequences, b->n_items, limits->sequences, limits->items);
   }
   if (b->seq_ptr[0] != 0) {
@@ -85,13 +89,14 @@ int m2se_batch_check(const struct m2se_batch *b, const struct m2se_config *confi
     }
   }
   if (text > limits->rows || image > limits->rows) {
-    return m2se_error_set(error, M2SE_EINVAL, "a mini-batch of %llu text and %llu image rows; the limit is %u",
+    return m2se_error_set(error, M2SE_EINVAL,
+                          "a mini-batch of %llu text and %llu image rows; the limit is %u",
                           (unsigned long long)text, (unsigned long long)image, limits->rows);
   }
   for (uint32_t j = 0; j < b->n_sequences; j++) {
     if (b->seq_ptr[j + 1] > limits->positions) {
-      return m2se_error_set(error, M2SE_EINVAL, "seq_ptr: sequence %u ends at %u; the limit is %u positions", j,
-                            b->seq_ptr[j + 1], limits->positions);
+      return m2se_error_set(error, M2SE_EINVAL, "seq_ptr: sequence %u ends at %u; the limit is %u positions",
+                            j, b->seq_ptr[j + 1], limits->positions);
     }
     int result = check_sequence(b, config, j, error);
     if (result == 0) {
@@ -111,7 +116,8 @@ int m2se_batch_check(const struct m2se_batch *b, const struct m2se_config *confi
 }
 
 /* The target of position p of the mini-batch as it came. */
-static int32_t target_of(const struct m2se_batch *b, const struct m2se_config *config, uint32_t j, uint32_t p) {
+static int32_t target_of(const struct m2se_batch *b, const struct m2se_config *config, uint32_t j,
+                         uint32_t p) {
   if (p + 1 == b->seq_ptr[j + 1]) {
     return (int32_t)b->target[j];
   }
@@ -121,9 +127,11 @@ static int32_t target_of(const struct m2se_batch *b, const struct m2se_config *c
   return b->pos_target ? b->pos_target[p] : (int32_t)b->seq_items[p + 1];
 }
 
-/* Positions that stay, renumbered; the last that stays predicts the event's item, the others what followed them. */
-static void keep_positions(struct m2se_plan *plan, const struct m2se_batch *b, const struct m2se_config *config,
-                           uint64_t step, bool augment, const uint8_t *swap) {
+/* Positions that stay, renumbered; the last that stays predicts the event's item, the others what followed
+ * them. */
+static void keep_positions(struct m2se_plan *plan, const struct m2se_batch *b,
+                           const struct m2se_config *config, uint64_t step, bool augment,
+                           const uint8_t *swap) {
   double rho = 0, mix = 0;
   if (augment) {
     rho = config->sequence_dropout_max * m2se_random_unit(config->seed, step, M2SE_RANDOM_RATES, 0);
@@ -141,7 +149,8 @@ static void keep_positions(struct m2se_plan *plan, const struct m2se_batch *b, c
       plan->item[n] = b->seq_items[p];
       plan->pos_target[n] = target_of(b, config, j, p);
       plan->in_sequence[n] = n - plan->seq_ptr[j];
-      plan->swap[n] = augment ? m2se_random_unit(config->seed, step, M2SE_RANDOM_MIXUP, p) < mix : swap && swap[p];
+      plan->swap[n] =
+          augment ? m2se_random_unit(config->seed, step, M2SE_RANDOM_MIXUP, p) < mix : swap && swap[p];
       n++;
     }
     plan->pos_target[n - 1] = (int32_t)b->target[j];
