@@ -1,9 +1,9 @@
 /* The table of all settings; config.h says how it is used.
  *
  * X(section, key, kind, default, min, max, words, flags, help)
- *   kind   TEXT (min, max: bytes), COUNT (whole number), REAL, SWITCH, CHOICE (of words, "a|b")
- *   flags  0, or RESERVED: a name of the contract that this version does nothing with; changing it is warned of
- *   help   for people, with the unit; lines are broken by the printer
+ *   kind: TEXT (min, max: bytes), COUNT (whole number), REAL, SWITCH, CHOICE (of words, "a|b")
+ *   flags: 0, or RESERVED: a name of the contract without effect in this version; a change draws a warning
+ *   help: for people, with the unit; the printer breaks the lines
  */
 #ifndef M2SED_CONFIG_TABLE_H
 #define M2SED_CONFIG_TABLE_H
@@ -11,82 +11,113 @@
 #define M2SED_COUNT_MAX 1e18
 
 /* clang-format off */
-#define M2SED_SETTINGS(X)                                                                                              \
-  X(daemon, instance, TEXT, "m2sed", 1, 128, "", 0,                                                                    \
-    "Name of this daemon in logs and in its status.")                                                                  \
-  X(daemon, state_dir, TEXT, "state", 1, 400, "", 0,                                                                   \
-    "Folder for what --embedded needs: its Redis data, and the file 'brokers' with the address of its Kafka.")         \
-  X(daemon, embedded_partitions, COUNT, "4", 1, 64, "", 0,                                                             \
-    "Partitions of the interactions topic that --embedded makes.")                                                     \
-  X(kafka, brokers, TEXT, "localhost:9092", 1, 511, "", 0,                                                             \
-    "Bootstrap addresses, host:port, separated by commas.")                                                            \
-  X(kafka, group, TEXT, "m2sed", 1, 249, "", 0,                                                                        \
-    "Consumer group of the interactions topic. Offsets are committed to it for lag monitors only: positions come from the checkpoint.") \
-  X(kafka, interactions, TEXT, "interactions", 1, 245, "", 0, "Topic of the interactions.")                            \
-  X(kafka, items, TEXT, "items", 1, 245, "", 0, "Topic of the items (compacted), read from its beginning.")            \
-  X(kafka, erasures, TEXT, "erasures", 1, 245, "", RESERVED, "Topic of requests to forget a user.")                    \
-  X(kafka, status, TEXT, "m2se.status", 0, 245, "", 0, "Topic of the status, one record a second; empty: none.")       \
-  X(kafka, start, TEXT, "earliest", 1, 32, "", 0,                                                                      \
-    "Where a partition without a position in the checkpoint starts: earliest, latest, or a time in milliseconds since 1970.") \
-  X(kafka, on_lost, CHOICE, "stop", 0, 0, "stop|continue", 0,                                                          \
-    "What to do when retention has removed events that were not read: stop, or report the number and go on.")          \
-  X(redis, uri, TEXT, "redis://localhost:6379", 1, 511, "", 0, "redis://[[user]:password@]host[:port][/db] or unix:///path[?db=N].") \
-  X(redis, prefix, TEXT, "m2se:", 0, 64, "", 0, "What all keys begin with.")                                           \
-  X(redis, timeout_ms, COUNT, "5000", 100, 600000, "", 0, "Longest wait for a reply or a connection, milliseconds.")   \
-  X(redis, in_flight, COUNT, "2048", 16, 16384, "", 0,                                                                 \
-    "Events whose Redis call is not answered yet: beyond it consumption pauses.")                                      \
-  X(sequence, length, COUNT, "50", 1, 64, "", 0, "Newest items of a user that the model sees (L).")                    \
-  X(sequence, keep, COUNT, "100", 2, 512, "", 0, "Newest items of a user that Redis keeps; more than sequence.length.") \
-  X(sequence, ttl_seconds, COUNT, "7776000", 0, 3e9, "", 0,                                                            \
-    "Sequence and vector of a user go this long after the last event, seconds; 0: never.")                             \
-  X(model, feature_dim, COUNT, "0", 0, 4096, "", 0, "Width of the items' feature rows (d); 0: the first item with rows says it.") \
-  X(model, attention, COUNT, "64", 1, 4096, "", 0, "Width of the attention pooling (d_a).")                            \
-  X(model, hidden, COUNT, "64", 1, 1024, "", 0, "Width of the network (h), a multiple of model.heads.")                \
-  X(model, experts, COUNT, "8", 1, 64, "", 0, "Experts of each modality (O).")                                         \
-  X(model, layers, COUNT, "2", 1, 16, "", 0, "Transformer layers.")                                                    \
-  X(model, heads, COUNT, "2", 1, 16, "", 0, "Attention heads of a layer.")                                             \
-  X(model, ffn, COUNT, "256", 1, 8192, "", 0, "Width of the feed-forward layers.")                                     \
-  X(model, dropout, REAL, "0.2", 0, 0.95, "", 0, "Dropout probability.")                                               \
-  X(model, temperature, REAL, "0.2", 0.001, 10, "", 0, "Temperature of the losses (tau). 0.2 learns a stream better than the paper's 0.07.") \
-  X(model, lambda, REAL, "0.01", 0, 100, "", 0, "Weight of the cross-modal contrastive loss.")                         \
-  X(model, sequence_dropout, REAL, "0.2", 0, 0.95, "", 0, "Items of a sequence are left out with a probability drawn from 0 to this.") \
-  X(model, mixup, REAL, "0.5", 0, 1, "", 0, "Modalities are swapped with a probability drawn from 0 to this.")         \
-  X(model, seed, COUNT, "1", 0, M2SED_COUNT_MAX, "", 0, "All random draws follow from it.")                            \
-  X(model, items_max, COUNT, "100000", 1, 1e7, "", 0, "Most items that the catalogue takes; memory for their residuals is taken at the start.") \
-  X(model, rows_max, COUNT, "32", 1, 1024, "", 0, "Most feature rows of an item in one modality; an item with more goes to the dead letters.") \
-  X(train, batch, COUNT, "128", 1, 65536, "", 0, "Sequences of a mini-batch, fresh and replayed ones together.")       \
-  X(train, threads, COUNT, "1", 1, 256, "", 0, "Threads of a training step. The result is the same for any number.")   \
-  X(train, targets, CHOICE, "all", 0, 0, "all|last", 0, "A target at every position, or (the paper) at the last one.") \
-  X(train, learning_rate, REAL, "0.003", 0, 10, "", 0, "Adam's learning rate.")                                        \
-  X(train, item_residual, SWITCH, "true", 0, 0, "", 0, "A learned vector per item and modality beside its content.")   \
-  X(train, residual_learning_rate, REAL, "0.01", 0, 10, "", 0, "Learning rate of the item residuals.")                 \
-  X(train, item_bias, SWITCH, "true", 0, 0, "", 0, "A learned number per item: how likely it is whoever asks.")        \
-  X(train, bias_learning_rate, REAL, "0.01", 0, 10, "", 0, "Learning rate of the item biases.")                        \
-  X(train, clip_norm, REAL, "5", 0, 1e9, "", 0, "Norm to which a larger gradient is scaled down; 0: never.")           \
-  X(train, gradient_norm_max, REAL, "0", 0, 1e30, "", 0, "A step whose gradient is larger is left out; 0: only if it is not finite.") \
-  X(train, replay_ratio, REAL, "3", 0, 1000, "", 0, "Replayed sequences for each fresh one in a mini-batch.")          \
-  X(train, reservoir, COUNT, "100000", 0, 1e8, "", 0, "Past examples kept for replay, a uniform sample of all.")       \
-  X(train, overload, CHOICE, "pause", 0, 0, "pause|shrink", RESERVED,                                                  \
-    "When events come faster than training: pause consumption, or shrink the replay.")                                 \
-  X(serve, epoch_steps, COUNT, "50", 1, 1e9, "", 0, "Training steps between two publications of all item vectors.")    \
-  X(serve, evaluate, SWITCH, "true", 0, 0, "", 0, "Rank each event's item before learning from it (HR@10, NDCG@10, MRR), beside popularity.") \
-  X(serve, popularity_weight, REAL, "0", 0, 100, "", 0, "Weight of log(kappa + decayed count) in an item's score (beta).") \
-  X(serve, popularity_kappa, REAL, "1", 0.001, 1e9, "", 0, "Added to the count (kappa).")                              \
-  X(serve, popularity_half_life_seconds, REAL, "2592000", 1, 1e12, "", 0, "Event time in which a count loses half its weight, seconds.") \
-  X(serve, exclude_seen, SWITCH, "true", 0, 0, "", 0, "Recommendations leave out the items of the user's sequence.")   \
-  X(checkpoint, dir, TEXT, "state/checkpoints", 1, 400, "", 0, "Folder of the checkpoints; one daemon at a time.")     \
-  X(checkpoint, every_seconds, COUNT, "60", 1, 1e9, "", 0, "Time between two checkpoints, seconds.")                   \
-  X(checkpoint, keep, COUNT, "3", 1, 1000, "", 0, "Newest checkpoints that are kept.")                                 \
-  X(checkpoint, init_if_empty, SWITCH, "false", 0, 0, "", 0,                                                           \
-    "Start with fresh weights if there is no checkpoint; else that is refused, because it may mean a wrong folder.")   \
-  X(features, store, TEXT, "", 0, 400, "", RESERVED, "Folder of the feature rows computed from texts and images.")     \
-  X(features, text_model, TEXT, "", 0, 400, "", RESERVED, "Folder of the text model.")                                 \
-  X(features, image_model, TEXT, "", 0, 400, "", RESERVED, "Folder of the image model.")                               \
-  X(features, words, TEXT, "", 0, 400, "", RESERVED, "File of the words that describe images.")                        \
-  X(features, words_per_image, COUNT, "15", 1, 256, "", RESERVED, "Words for each image.")                             \
-  X(features, image_root, TEXT, "", 0, 400, "", RESERVED, "Folder under which image paths are looked up.")             \
-  X(http, listen, TEXT, "127.0.0.1:9464", 0, 128, "", RESERVED, "Address of the HTTP server.")                         \
-  X(log, level, CHOICE, "info", 0, 0, "debug|info|warn|error", 0, "Least level that is logged.")                       \
+#define M2SED_SETTINGS(X) \
+  X(daemon, instance, TEXT, "m2sed", 1, 128, "", 0, "Name of this daemon in logs and in its status.") \
+  X(daemon, state_dir, TEXT, "state", 1, 400, "", 0, \
+    "Folder for what --embedded needs: its Redis data, and the file 'brokers' with the address of its " \
+    "Kafka.") \
+  X(daemon, embedded_partitions, COUNT, "4", 1, 64, "", 0, \
+    "Partitions of the interactions topic that --embedded makes.") \
+  X(kafka, brokers, TEXT, "localhost:9092", 1, 511, "", 0, \
+    "Bootstrap addresses, host:port, separated by commas.") \
+  X(kafka, group, TEXT, "m2sed", 1, 249, "", 0, \
+    "Consumer group of the interactions topic. Offsets are committed to it for lag monitors only: " \
+    "positions come from the checkpoint.") \
+  X(kafka, interactions, TEXT, "interactions", 1, 245, "", 0, "Topic of the interactions.") \
+  X(kafka, items, TEXT, "items", 1, 245, "", 0, \
+    "Topic of the items (compacted), read from its beginning.") \
+  X(kafka, erasures, TEXT, "erasures", 1, 245, "", RESERVED, "Topic of requests to forget a user.") \
+  X(kafka, status, TEXT, "m2se.status", 0, 245, "", 0, \
+    "Topic of the status, one record a second; empty: none.") \
+  X(kafka, start, TEXT, "earliest", 1, 32, "", 0, \
+    "Where a partition without a position in the checkpoint starts: earliest, latest, or a time in " \
+    "milliseconds since 1970.") \
+  X(kafka, on_lost, CHOICE, "stop", 0, 0, "stop|continue", 0, \
+    "What to do when retention has removed events that were not read: stop, or report the number and go " \
+    "on.") \
+  X(redis, uri, TEXT, "redis://localhost:6379", 1, 511, "", 0, \
+    "redis://[[user]:password@]host[:port][/db] or unix:///path[?db=N].") \
+  X(redis, prefix, TEXT, "m2se:", 0, 64, "", 0, "What all keys begin with.") \
+  X(redis, timeout_ms, COUNT, "5000", 100, 600000, "", 0, \
+    "Longest wait for a reply or a connection, milliseconds.") \
+  X(redis, in_flight, COUNT, "2048", 16, 16384, "", 0, \
+    "Events whose Redis call is not answered yet: beyond it consumption pauses.") \
+  X(sequence, length, COUNT, "50", 1, 64, "", 0, "Newest items of a user that the model sees (L).") \
+  X(sequence, keep, COUNT, "100", 2, 512, "", 0, \
+    "Newest items of a user that Redis keeps; more than sequence.length.") \
+  X(sequence, ttl_seconds, COUNT, "7776000", 0, 3e9, "", 0, \
+    "Sequence and vector of a user go this long after the last event, seconds; 0: never.") \
+  X(model, feature_dim, COUNT, "0", 0, 4096, "", 0, \
+    "Width of the items' feature rows (d); 0: the first item with rows says it.") \
+  X(model, attention, COUNT, "64", 1, 4096, "", 0, "Width of the attention pooling (d_a).") \
+  X(model, hidden, COUNT, "64", 1, 1024, "", 0, "Width of the network (h), a multiple of model.heads.") \
+  X(model, experts, COUNT, "8", 1, 64, "", 0, "Experts of each modality (O).") \
+  X(model, layers, COUNT, "2", 1, 16, "", 0, "Transformer layers.") \
+  X(model, heads, COUNT, "2", 1, 16, "", 0, "Attention heads of a layer.") \
+  X(model, ffn, COUNT, "256", 1, 8192, "", 0, "Width of the feed-forward layers.") \
+  X(model, dropout, REAL, "0.2", 0, 0.95, "", 0, "Dropout probability.") \
+  X(model, temperature, REAL, "0.2", 0.001, 10, "", 0, \
+    "Temperature of the losses (tau). 0.2 learns a stream better than the paper's 0.07.") \
+  X(model, lambda, REAL, "0.01", 0, 100, "", 0, "Weight of the cross-modal contrastive loss.") \
+  X(model, sequence_dropout, REAL, "0.2", 0, 0.95, "", 0, \
+    "Items of a sequence are left out with a probability drawn from 0 to this.") \
+  X(model, mixup, REAL, "0.5", 0, 1, "", 0, \
+    "Modalities are swapped with a probability drawn from 0 to this.") \
+  X(model, seed, COUNT, "1", 0, M2SED_COUNT_MAX, "", 0, "All random draws follow from it.") \
+  X(model, items_max, COUNT, "100000", 1, 1e7, "", 0, \
+    "Most items that the catalogue takes; memory for their residuals is taken at the start.") \
+  X(model, rows_max, COUNT, "32", 1, 1024, "", 0, \
+    "Most feature rows of an item in one modality; an item with more goes to the dead letters.") \
+  X(train, batch, COUNT, "128", 1, 65536, "", 0, \
+    "Sequences of a mini-batch, fresh and replayed ones together.") \
+  X(train, threads, COUNT, "1", 1, 256, "", 0, \
+    "Threads of a training step. The result is the same for any number.") \
+  X(train, targets, CHOICE, "all", 0, 0, "all|last", 0, \
+    "A target at every position, or (the paper) at the last one.") \
+  X(train, learning_rate, REAL, "0.003", 0, 10, "", 0, "Adam's learning rate.") \
+  X(train, item_residual, SWITCH, "true", 0, 0, "", 0, \
+    "A learned vector per item and modality beside its content.") \
+  X(train, residual_learning_rate, REAL, "0.01", 0, 10, "", 0, "Learning rate of the item residuals.") \
+  X(train, item_bias, SWITCH, "true", 0, 0, "", 0, \
+    "A learned number per item: how likely it is whoever asks.") \
+  X(train, bias_learning_rate, REAL, "0.01", 0, 10, "", 0, "Learning rate of the item biases.") \
+  X(train, clip_norm, REAL, "5", 0, 1e9, "", 0, \
+    "Norm to which a larger gradient is scaled down; 0: never.") \
+  X(train, gradient_norm_max, REAL, "0", 0, 1e30, "", 0, \
+    "A step whose gradient is larger is left out; 0: only if it is not finite.") \
+  X(train, replay_ratio, REAL, "3", 0, 1000, "", 0, \
+    "Replayed sequences for each fresh one in a mini-batch.") \
+  X(train, reservoir, COUNT, "100000", 0, 1e8, "", 0, \
+    "Past examples kept for replay, a uniform sample of all.") \
+  X(train, overload, CHOICE, "pause", 0, 0, "pause|shrink", RESERVED, \
+    "When events come faster than training: pause consumption, or shrink the replay.") \
+  X(serve, epoch_steps, COUNT, "50", 1, 1e9, "", 0, \
+    "Training steps between two publications of all item vectors.") \
+  X(serve, evaluate, SWITCH, "true", 0, 0, "", 0, \
+    "Rank each event's item before learning from it (HR@10, NDCG@10, MRR), beside popularity.") \
+  X(serve, popularity_weight, REAL, "0", 0, 100, "", 0, \
+    "Weight of log(kappa + decayed count) in an item's score (beta).") \
+  X(serve, popularity_kappa, REAL, "1", 0.001, 1e9, "", 0, "Added to the count (kappa).") \
+  X(serve, popularity_half_life_seconds, REAL, "2592000", 1, 1e12, "", 0, \
+    "Event time in which a count loses half its weight, seconds.") \
+  X(serve, exclude_seen, SWITCH, "true", 0, 0, "", 0, \
+    "Recommendations leave out the items of the user's sequence.") \
+  X(checkpoint, dir, TEXT, "state/checkpoints", 1, 400, "", 0, \
+    "Folder of the checkpoints; one daemon at a time.") \
+  X(checkpoint, every_seconds, COUNT, "60", 1, 1e9, "", 0, "Time between two checkpoints, seconds.") \
+  X(checkpoint, keep, COUNT, "3", 1, 1000, "", 0, "Newest checkpoints that are kept.") \
+  X(checkpoint, init_if_empty, SWITCH, "false", 0, 0, "", 0, \
+    "Start with fresh weights if there is no checkpoint; else that is refused, because it may mean a " \
+    "wrong folder.") \
+  X(features, store, TEXT, "", 0, 400, "", RESERVED, \
+    "Folder of the feature rows computed from texts and images.") \
+  X(features, text_model, TEXT, "", 0, 400, "", RESERVED, "Folder of the text model.") \
+  X(features, image_model, TEXT, "", 0, 400, "", RESERVED, "Folder of the image model.") \
+  X(features, words, TEXT, "", 0, 400, "", RESERVED, "File of the words that describe images.") \
+  X(features, words_per_image, COUNT, "15", 1, 256, "", RESERVED, "Words for each image.") \
+  X(features, image_root, TEXT, "", 0, 400, "", RESERVED, "Folder under which image paths are looked up.") \
+  X(http, listen, TEXT, "127.0.0.1:9464", 0, 128, "", RESERVED, "Address of the HTTP server.") \
+  X(log, level, CHOICE, "info", 0, 0, "debug|info|warn|error", 0, "Least level that is logged.") \
   X(log, format, CHOICE, "logfmt", 0, 0, "logfmt|json", 0, "One line an event on stderr, in this form.")
 /* clang-format on */
 

@@ -15,7 +15,7 @@ int m2sed_exchange_new(struct m2sed_exchange **exchange, const struct m2se_confi
     code = m2se_error_set(error, M2SE_ENOMEM, "copies of the weights for serving");
   }
   for (uint32_t i = 0; i < COPIES && code == 0; i++) {
-    code = m2se_weights_new(&e->copies[i].weights, config, items_max, error);
+    code = m2se_weights_new(&e->copies[i].weights, config, m2sed_table_slots(config, items_max), error);
     e->copies[i].popularity = calloc(items_max, sizeof(float));
     if (code == 0 && e->copies[i].popularity == NULL) {
       code = m2se_error_set(error, M2SE_ENOMEM, "popularity counts for serving");

@@ -18,6 +18,12 @@ struct m2sed_exchange {
   struct m2sed_ring *idle;  /* server -> trainer */
 };
 
+/* Slots of the learned item table: none if nothing is learned by item. Learner, copies and snapshots must
+ * agree on it. */
+static inline uint32_t m2sed_table_slots(const struct m2se_config *config, uint32_t items_max) {
+  return config->item_residual || config->item_bias ? items_max : 0;
+}
+
 int m2sed_exchange_new(struct m2sed_exchange **exchange, const struct m2se_config *config, uint32_t items_max,
                        struct m2se_error *error);
 void m2sed_exchange_free(struct m2sed_exchange *exchange);

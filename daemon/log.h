@@ -15,7 +15,12 @@
 
 enum m2sed_log_level { M2SED_LOG_DEBUG, M2SED_LOG_INFO, M2SED_LOG_WARN, M2SED_LOG_ERROR };
 enum m2sed_log_format { M2SED_LOG_LOGFMT, M2SED_LOG_JSON };
-enum { M2SED_LOG_BURST = 5, M2SED_LOG_WINDOW_MS = 10000, M2SED_LOG_TEXTS_MAX = 64, M2SED_LOG_LINE_MAX = 4096 };
+enum {
+  M2SED_LOG_BURST = 5,
+  M2SED_LOG_WINDOW_MS = 10000,
+  M2SED_LOG_TEXTS_MAX = 64,
+  M2SED_LOG_LINE_MAX = 4096
+};
 
 struct m2sed_log_field {
   const char *name; /* letters, digits and '_' */
@@ -27,7 +32,8 @@ struct m2sed_log_field {
   double real;
 };
 #define M2SED_S(name, text) m2sed_log_string(name, text)
-#define M2SED_B(name, bytes, size) ((struct m2sed_log_field){name, M2SED_FIELD_IS_STRING, bytes, size, 0, 0, 0})
+#define M2SED_B(name, bytes, size)                                                                           \
+  ((struct m2sed_log_field){name, M2SED_FIELD_IS_STRING, bytes, size, 0, 0, 0})
 #define M2SED_I(name, value) ((struct m2sed_log_field){name, M2SED_FIELD_IS_SIGNED, NULL, 0, value, 0, 0})
 #define M2SED_U(name, value) ((struct m2sed_log_field){name, M2SED_FIELD_IS_UNSIGNED, NULL, 0, 0, value, 0})
 #define M2SED_R(name, value) ((struct m2sed_log_field){name, M2SED_FIELD_IS_REAL, NULL, 0, 0, 0, value})

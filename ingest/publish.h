@@ -22,7 +22,8 @@ int m2se_publisher_new(struct m2se_publisher **publisher, struct m2se_redis *red
 void m2se_publisher_free(
     struct m2se_publisher *publisher); /* after the door has been closed; NULL is allowed */
 
-/* All return 0; M2SE_ELIMIT (pause and call again; nothing was queued), M2SE_ENOMEM, M2SE_EIO (closed).
+/* All return 0; M2SE_ELIMIT (pause and call again; what was
+ * queued does no harm when it comes again), M2SE_ENOMEM, M2SE_EIO (closed).
  * callback (may be NULL: then an error goes to the callback of the next command) comes once, when all of the
  * call is acknowledged; its reply is that of the last command. Floats are written little-endian and must be
  * finite (asserted). */

@@ -93,6 +93,9 @@ void m2se_redis_free(struct m2se_redis *redis); /* closed, or NULL */
 
 /* Is it time to pause? true from three quarters of commands_max or bytes_max on. */
 bool m2se_redis_is_full(const struct m2se_redis *redis);
+/* Would these commands, of so many bytes of arguments, all find room now? For groups that go whole or not at
+ * all. */
+bool m2se_redis_has_room(const struct m2se_redis *redis, uint32_t commands, uint32_t arguments, size_t bytes);
 uint32_t m2se_redis_pending(const struct m2se_redis *redis); /* commands without a delivered answer */
 
 /* ---- commands ---- */

@@ -1,21 +1,24 @@
 /* The rolling sequence of a user: one string in Redis, changed by one Lua call an event, read and checked
  * here.
  *
- * The blob (version 1; numbers big-endian, so that positions compare as byte strings in Lua, whose numbers
- * are doubles): version u8 = 1 | partitions u8 | entries u16 per partition, newest used last:  partition u32
- * | next position u64 per entry, oldest first:  flags u8 (bit 0: event hash) | index of its partition u8 |
- * position u64 | event time in ms u48 | [event hash u64] | id length u8 | id A position is log epoch << 48 |
- * offset. "Next" is one more than the highest position applied for the partition: an event below it is a
- * replay. Within a partition, entries have rising positions. When a 256th partition comes, the one unused for
- * longest and without entries gives way (replays of it would then be taken for new; users hop partitions only
- * when a topic is repartitioned), or if all have entries, the oldest entries go until one has none.
+ * The blob (version 1; numbers big-endian):
+ *   version u8 = 1 | partitions u8 | entries u16 | bytes of the whole blob u32
+ *   per partition:               partition u32 | next position u64
+ *   per entry, oldest first:     flags u8 (bit 0: event hash) | index of its partition u8 | position u64 |
+ *                                event time in ms u48 | [event hash u64] | id length u8 | id
+ * A position is log epoch << 48 | offset. "Next" is one more than the highest position applied for the
+ * partition: an event below it is a replay. Within a partition, entries have rising positions. When a 256th
+ * partition comes, the first one without entries gives way to it (its replays would then be taken for new),
+ * and if all have entries, the oldest entries go until one has none. (Users change partitions only when a
+ * topic is repartitioned.)
  *
  * The window of an event is the `keep` newest entries before it. It is all that its outcome depends on: it is
  * a duplicate if its event hash stands in the window, and its context is the newest of the window. What the
  * last checkpoint does not cover may be replayed, so entries stay, beyond `keep`, as long as they are in the
- * window of an event at or after `durable_position`: a replay after a crash sees the same window byte for
- * byte. The limit is M2SE_SEQUENCE_ENTRIES_MAX; beyond it the oldest go, whatever needs them. So a reader
- * shows the `keep` newest only (m2se_sequence_latest).
+ * window of an event of this partition at or after `durable_position`: a replay after a crash sees the same
+ * window byte for byte. (A few more may stay, as they are removed in groups.) The limit is
+ * M2SE_SEQUENCE_ENTRIES_MAX; beyond it the oldest go, whatever needs them. So a reader shows the `keep`
+ * newest only (m2se_sequence_latest).
  */
 #ifndef M2SE_SEQUENCE_H
 #define M2SE_SEQUENCE_H

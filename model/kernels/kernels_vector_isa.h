@@ -75,9 +75,9 @@ INLINE vm vm_equal(vu a, vu b) {
   return _mm512_cmpeq_epu32_mask((__m512i)a, (__m512i)b);
 }
 
-/* a <= b; values below 2^31 */
-INLINE vm vm_at_most(vu a, vu b) {
-  return _mm512_cmple_epu32_mask((__m512i)a, (__m512i)b);
+/* a > b; values below 2^31 */
+INLINE vm vm_above(vu a, vu b) {
+  return _mm512_cmpgt_epu32_mask((__m512i)a, (__m512i)b);
 }
 
 /* a < b; false if either is NaN */
@@ -127,9 +127,9 @@ INLINE vm vm_equal(vu a, vu b) {
   return (vm)(a == b);
 }
 
-/* a <= b; values below 2^31 */
-INLINE vm vm_at_most(vu a, vu b) {
-  return (vm)((vi)a <= (vi)b);
+/* a > b; values below 2^31 */
+INLINE vm vm_above(vu a, vu b) {
+  return (vm)((vi)a > (vi)b);
 }
 
 /* a < b; false if either is NaN */

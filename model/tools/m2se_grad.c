@@ -1,6 +1,7 @@
 /* m2se_grad MODEL.safetensors BATCH.safetensors OUT.safetensors: one forward and backward pass without
  * dropout or update, for comparison with another implementation (model/README.md). Exit 65 and one line on
  * stderr if a file is malformed. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +32,13 @@ static void *take(size_t count, size_t bytes) {
 
 static int read_config(const struct m2se_safetensors *file, struct m2se_config *config,
                        struct m2se_error *error) {
+  const char *format = m2se_safetensors_metadata(file, "format"),
+             *version = m2se_safetensors_metadata(file, "version");
+  if (!format || strcmp(format, "m2se") != 0 || !version || strcmp(version, "1") != 0) {
+    return m2se_error_set(error, M2SE_EFORMAT,
+                          "the model's metadata must have format m2se, version 1; it has %s, %s",
+                          format ? format : "none", version ? version : "none");
+  }
   const struct {
     const char *key;
     uint32_t *value;
@@ -80,7 +88,14 @@ static int read_f32(const struct m2se_safetensors *file, const char *name, uint6
     return result;
   }
   *out = take(tensor->count, sizeof **out);
-  return m2se_safetensors_read_f32(file, name, rank, shape, *out, error);
+  result = m2se_safetensors_read_f32(file, name, rank, shape, *out, error);
+  for (uint64_t i = 0; result == 0 && i < tensor->count; i++) {
+    if (!isfinite((*out)[i])) {
+      result =
+          m2se_error_set(error, M2SE_ENUMERIC, "%s: element %llu is not finite", name, (unsigned long long)i);
+    }
+  }
+  return result;
 }
 
 /* Rows and offsets of one modality; the offsets must climb from 0 to the number of rows. */
@@ -135,6 +150,11 @@ static int read_batch(struct input *in, struct m2se_config *config, struct m2se_
   r = r < 0 ? r : read_f32(f, "residual_image", in->items, config->h, true, &in->residual[1], error);
   if (r < 0) {
     return r;
+  }
+  for (uint32_t p = 0; p < in->positions; p++) {
+    if (in->swap[p] > 1) {
+      return m2se_error_set(error, M2SE_EFORMAT, "swap: entry %u is %u, must be 0 or 1", p, in->swap[p]);
+    }
   }
   for (uint32_t j = 0; j <= in->sequences; j++) {
     if (in->seq_ptr[j] < 0 || (uint32_t)in->seq_ptr[j] > in->positions ||

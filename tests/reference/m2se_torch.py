@@ -425,7 +425,8 @@ def pad_batch(raw, dtype):
         return out
 
     def leaf(name):
-        return raw[name].to(dtype).requires_grad_() if name in raw else None
+        # A copy in any case: the caller's tensor must not become part of the graph.
+        return raw[name].detach().to(dtype, copy=True).requires_grad_() if name in raw else None
 
     return Batch(
         n_items=len(raw["text_ptr"]) - 1,

@@ -1,0 +1,50 @@
+/* All that is learned from the stream: network, waiting examples, reservoir, positions, counters, popularity.
+ *
+ * DESIGN. A state machine without thread and clock: what it holds is a function of the messages taken and of
+ * the settings, whatever the number of workers. take() notes a message; when due() says so, step() trains one
+ * mini-batch. A record whose position was taken before is ignored, so that a partition read again from an
+ * earlier offset changes nothing. The trainer's thread (trainer.h) drives it; an evaluation without threads
+ * can do the same.
+ */
+#ifndef M2SED_LEARNING_H
+#define M2SED_LEARNING_H
+
+#include "daemon/checkpoint.h"
+#include "daemon/exchange.h"
+#include "daemon/messages.h"
+#include "daemon/trainer.h"
+
+enum { M2SED_PARTITIONS_MAX = 16384 }; /* partition numbers of the interactions topic are below this */
+
+struct m2sed_learning;
+
+/* As m2sed_trainer_new. */
+int m2sed_learning_new(struct m2sed_learning **learning, const struct m2se_config *config,
+                       const struct m2sed_train_settings *settings,
+                       const struct m2sed_checkpoint_state *restored, struct m2se_error *error);
+void m2sed_learning_free(struct m2sed_learning *learning);
+
+/* M2SED_TRAIN_EVENT: step() until nothing is due before the next one. M2SED_TRAIN_ITEM: the record's
+ * reference becomes ours. */
+void m2sed_learning_take(struct m2sed_learning *learning, const struct m2sed_train_message *message);
+bool m2sed_learning_due(const struct m2sed_learning *learning);
+uint32_t m2sed_learning_waiting(const struct m2sed_learning *learning);
+/* Trains what waits (at least one example), due or not. Fills all of *result but step_ms, snapshot and last.
+ * False: there was nothing left to train (all its items have lost their features), no step was made. */
+bool m2sed_learning_step(struct m2sed_learning *learning, const struct m2se_workers *workers,
+                         struct m2sed_trained_message *result);
+/* The counters and sizes of a message, as they stand. */
+void m2sed_learning_report(const struct m2sed_learning *learning, struct m2sed_trained_message *message);
+uint64_t m2sed_learning_step_number(const struct m2sed_learning *learning);
+
+/* Weights and popularity, as they stand, for serving. */
+void m2sed_learning_copy(const struct m2sed_learning *learning, struct m2sed_weights_copy *copy);
+
+/* A state with room for everything, and its filling. */
+int m2sed_learning_snapshot_new(const struct m2sed_learning *learning, struct m2sed_checkpoint_state **state,
+                                struct m2se_error *error);
+void m2sed_learning_snapshot_free(struct m2sed_checkpoint_state *state);
+void m2sed_learning_snapshot_take(const struct m2sed_learning *learning,
+                                  struct m2sed_checkpoint_state *state);
+
+#endif

@@ -1,0 +1,29 @@
+/* What struct m2sed_learning is made of. For learning.c (what happens to it) and learning_state.c (how it
+ * begins, and how it is copied for a checkpoint) alone. */
+#ifndef M2SED_LEARNING_STATE_H
+#define M2SED_LEARNING_STATE_H
+
+#include "daemon/batcher.h"
+#include "daemon/learning.h"
+#include "daemon/reservoir.h"
+
+struct m2sed_popularity {
+  double count; /* as of ms; 0: no event yet */
+  int64_t ms;
+};
+
+struct m2sed_learning {
+  struct m2se_config config;
+  struct m2sed_train_settings settings;
+  struct m2se_learner *learner;
+  struct m2sed_batcher *batcher;
+  struct m2sed_reservoir reservoir;
+  struct m2sed_trainer_counters counters;
+  uint64_t *next_position;             /* [M2SED_PARTITIONS_MAX], 0: nothing taken yet */
+  struct m2sed_item_record **records;  /* [items_max] by slot */
+  struct m2sed_popularity *popularity; /* [items_max] by slot */
+  uint32_t slots;                      /* used so far: all above are NULL */
+  int64_t newest_event_ms;             /* INT64_MIN: no event yet */
+};
+
+#endif

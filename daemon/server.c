@@ -1,0 +1,487 @@
+#include "daemon/server.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/batcher.h"
+#include "daemon/evaluate.h"
+#include "daemon/server_tables.h"
+
+enum { USERS = M2SED_JUDGED_MAX, OUTPUT_CAPACITY = 128 };
+
+struct m2sed_server {
+  struct m2sed_serve_settings settings;
+  struct m2sed_exchange *exchange;
+  struct m2sed_ring *input, *output;
+  struct m2sed_waker waker;
+  pthread_t thread;
+  bool started;
+  atomic_ullong evaluations_skipped;
+
+  /* The thread's own. */
+  uint32_t max_len;
+  struct m2sed_catalogue_view view;
+  struct m2sed_table tables[2];
+  struct m2sed_table *current, *next; /* the two tables; one without a copy is not in use */
+  uint64_t next_epoch;
+  struct m2sed_evaluation *evaluation; /* NULL: off */
+  bool stopping;
+
+  /* A batch of users. */
+  uint32_t seq_ptr[USERS + 1];
+  uint32_t seq_items[USERS * M2SED_CONTEXT_MAX];
+  float *vectors; /* [USERS, dim] */
+};
+
+static struct m2sed_served_message *claim_answer(struct m2sed_server *server) {
+  return m2sed_ring_claim_wait(server->output, &server->waker);
+}
+
+/* ---- items ---- */
+
+static void encode_items(struct m2sed_server *server, struct m2sed_table *table, const uint32_t *slots,
+                         uint32_t count) {
+  struct m2sed_served_message *answer = claim_answer(server);
+  m2sed_table_encode(table, &server->view, slots, count, answer);
+  if (answer->count > 0) {
+    m2sed_ring_publish(server->output);
+  }
+}
+
+/* One block, of the current epoch first. Returns whether there was anything to do. */
+static bool work_on_items(struct m2sed_server *server) {
+  struct m2sed_table *tables[] = {server->current, server->next};
+  uint32_t slots[M2SED_ITEM_BLOCK];
+  for (int i = 0; i < 2; i++) {
+    struct m2sed_table *table = tables[i];
+    if (table->copy == NULL) {
+      continue;
+    }
+    uint32_t count = m2sed_table_next(table, &server->view, slots);
+    if (count > 0) {
+      encode_items(server, table, slots, count);
+      return true;
+    }
+    if (!table->announced) {
+      struct m2sed_served_message *answer = claim_answer(server);
+      answer->kind = M2SED_SERVED_EPOCH;
+      answer->tag = 0;
+      answer->epoch = table->epoch;
+      answer->step = table->step;
+      answer->dim = server->view.dim;
+      answer->count = 0;
+      m2sed_ring_publish(server->output);
+      table->announced = true;
+      return true;
+    }
+  }
+  return false;
+}
+
+static void take_item(struct m2sed_server *server, struct m2sed_item_record *record) {
+  struct m2sed_catalogue_view *view = &server->view;
+  assert(record->slot < view->items_max);
+  if (record->slot >= view->slots) {
+    view->slots = record->slot + 1;
+  }
+  m2sed_item_record_release(view->records[record->slot]);
+  view->records[record->slot] = record;
+  m2sed_table_refresh(server->current, view, record->slot);
+  m2sed_table_refresh(server->next, view, record->slot);
+}
+
+/* ---- epochs ---- */
+
+static bool begin_epoch(struct m2sed_server *server) {
+  if (server->next->copy != NULL) {
+    return false;
+  }
+  struct m2sed_weights_copy *copy = m2sed_exchange_take(server->exchange->ready);
+  if (copy == NULL) {
+    return false;
+  }
+  m2sed_table_begin(server->next, &server->view, copy, server->next_epoch++);
+  return true;
+}
+
+static void finish_epoch(struct m2sed_server *server, uint64_t epoch) {
+  assert(server->next->copy != NULL && server->next->announced && server->next->epoch == epoch);
+  struct m2sed_table *before = server->current;
+  if (before->copy != NULL) {
+    m2sed_exchange_give(server->exchange->idle, before->copy);
+    before->copy = NULL;
+  }
+  server->current = server->next;
+  server->next = before;
+}
+
+/* ---- users ---- */
+
+static bool known(const struct m2sed_server *server, uint32_t slot) {
+  assert(slot < server->view.items_max);
+  return server->current->encoded[slot];
+}
+
+/* Items of these users that have features but wait in the queue are encoded now: a sequence must not miss the
+ * very item that its event is about because that item is new. */
+static void encode_awaited(struct m2sed_server *server, uint32_t users) {
+  uint32_t slots[M2SED_ITEM_BLOCK], count = 0;
+  for (uint32_t i = 0; i < users; i++) {
+    const struct m2sed_serve_message *message = m2sed_ring_peek(server->input, i);
+    for (uint32_t p = 0; p < message->sequence_count; p++) {
+      uint32_t slot = message->sequence[p];
+      if (!server->current->queued[slot] || known(server, slot)) {
+        continue;
+      }
+      bool listed = false;
+      for (uint32_t k = 0; k < count && !listed; k++) {
+        listed = slots[k] == slot;
+      }
+      if (listed || !m2sed_item_featurised(server->view.records[slot])) {
+        continue;
+      }
+      slots[count++] = slot;
+      if (count == server->view.block) {
+        encode_items(server, server->current, slots, count);
+        count = 0;
+      }
+    }
+  }
+  if (count > 0) {
+    encode_items(server, server->current, slots, count);
+  }
+}
+
+/* Appends the known items of a sequence, the newest max_len. Returns how many. */
+static uint32_t pack_sequence(struct m2sed_server *server, uint32_t row, const uint32_t *slots,
+                              uint32_t count) {
+  uint32_t position = server->seq_ptr[row], usable = 0;
+  for (uint32_t i = 0; i < count; i++) {
+    usable += known(server, slots[i]);
+  }
+  uint32_t skip = usable > server->max_len ? usable - server->max_len : 0;
+  for (uint32_t i = 0; i < count; i++) {
+    if (!known(server, slots[i])) {
+      continue;
+    }
+    if (skip > 0) {
+      skip--;
+    } else {
+      server->seq_items[position++] = slots[i];
+    }
+  }
+  server->seq_ptr[row + 1] = position;
+  return position - server->seq_ptr[row];
+}
+
+static void encode_sequences(struct m2sed_server *server, uint32_t rows) {
+  if (rows > 0) {
+    m2se_server_users(server->view.encoder, server->current->copy->weights, server->current->states,
+                      server->seq_ptr, server->seq_items, rows, server->vectors);
+  }
+}
+
+static bool finite_vector(const float *x, uint32_t n) {
+  float sum = 0;
+  for (uint32_t i = 0; i < n; i++) {
+    sum += x[i] * 0;
+  }
+  return sum == 0;
+}
+
+static void answer_users(struct m2sed_server *server, uint32_t users) {
+  uint32_t row_of[USERS], rows = 0, dim = server->view.dim;
+  bool serving = server->current->copy != NULL;
+  if (serving) {
+    encode_awaited(server, users);
+  }
+  for (uint32_t i = 0; i < users; i++) {
+    const struct m2sed_serve_message *message = m2sed_ring_peek(server->input, i);
+    assert(message->sequence_count <= M2SED_CONTEXT_MAX && message->context_count <= M2SED_CONTEXT_MAX);
+    row_of[i] = rows;
+    if (serving && pack_sequence(server, rows, message->sequence, message->sequence_count) > 0) {
+      rows++;
+    } else {
+      row_of[i] = USERS;
+    }
+  }
+  encode_sequences(server, rows);
+  for (uint32_t i = 0; i < users; i++) {
+    struct m2sed_served_message *answer = claim_answer(server);
+    answer->kind = M2SED_SERVED_USER;
+    answer->tag = ((const struct m2sed_serve_message *)m2sed_ring_peek(server->input, i))->tag;
+    answer->epoch = server->current->epoch;
+    answer->step = server->current->step;
+    answer->dim = dim;
+    const float *vector = server->vectors + (size_t)row_of[i] * dim;
+    answer->count = row_of[i] < USERS && finite_vector(vector, dim) ? 1 : 0;
+    if (answer->count > 0) {
+      memcpy(answer->vectors, vector, dim * sizeof(float));
+    }
+    answer->prequential = server->evaluation != NULL ? *m2sed_evaluation_sums(server->evaluation)
+                                                     : (struct m2sed_prequential){0};
+    m2sed_ring_publish(server->output);
+  }
+}
+
+/* After the answers, so that nobody waits for it. Under load it is the first thing to go. */
+static void evaluate_users(struct m2sed_server *server, uint32_t users, bool busy) {
+  struct m2sed_judged_event judged[USERS];
+  uint32_t rows = 0;
+  for (uint32_t i = 0; i < users; i++) {
+    const struct m2sed_serve_message *message = m2sed_ring_peek(server->input, i);
+    if (!message->evaluate) {
+      continue;
+    }
+    assert(message->target < server->view.items_max);
+    bool possible = server->current->copy != NULL && known(server, message->target);
+    if (possible && busy && message->context_count > 0) {
+      atomic_fetch_add_explicit(&server->evaluations_skipped, 1, memory_order_relaxed);
+      possible = false;
+    }
+    if (!possible || pack_sequence(server, rows, message->context, message->context_count) == 0) {
+      m2sed_evaluation_count(server->evaluation, message->target);
+      continue;
+    }
+    judged[rows] = (struct m2sed_judged_event){.user = server->vectors + (size_t)rows * server->view.dim,
+                                               .target = message->target,
+                                               .context_count = message->context_count,
+                                               .context = message->context};
+    rows++;
+  }
+  encode_sequences(server, rows);
+  if (rows > 0) {
+    m2sed_evaluation_judge(server->evaluation, judged, rows, server->current->vectors,
+                           server->current->encoded, server->view.slots);
+  }
+}
+
+static void serve_users(struct m2sed_server *server) {
+  const struct m2sed_serve_message *message;
+  uint32_t users = 0;
+  bool busy = m2sed_ring_used(server->input) > m2sed_ring_capacity(server->input) / 2;
+  while (users < USERS && (message = m2sed_ring_peek(server->input, users)) != NULL &&
+         message->kind == M2SED_SERVE_USER) {
+    users++;
+  }
+  answer_users(server, users);
+  if (server->evaluation != NULL) {
+    evaluate_users(server, users, busy);
+  }
+  for (uint32_t i = 0; i < users; i++) {
+    m2sed_ring_release(server->input);
+  }
+}
+
+/* ---- the thread ---- */
+
+static bool work_on_input(struct m2sed_server *server) {
+  struct m2sed_serve_message *message = m2sed_ring_peek(server->input, 0);
+  if (message == NULL) {
+    return false;
+  }
+  switch (message->kind) {
+  case M2SED_SERVE_USER:
+    serve_users(server);
+    return true; /* has released its messages */
+  case M2SED_SERVE_ITEM:
+    take_item(server, message->record);
+    break;
+  case M2SED_SERVE_EPOCH_DONE:
+    finish_epoch(server, message->epoch);
+    break;
+  case M2SED_SERVE_STOP:
+    server->stopping = true;
+    break;
+  }
+  m2sed_ring_release(server->input);
+  return true;
+}
+
+/* At most one batch of users and one block of items, so that neither keeps the other waiting for long. */
+static bool work(struct m2sed_server *server) {
+  bool began = begin_epoch(server);
+  bool took = work_on_input(server);
+  return (!server->stopping && work_on_items(server)) || took || began;
+}
+
+static void *server_main(void *arg) {
+  struct m2sed_server *server = arg;
+  while (!server->stopping) {
+    if (work(server)) {
+      continue;
+    }
+    m2sed_waker_prepare(&server->waker);
+    if (work(server)) {
+      m2sed_waker_cancel(&server->waker);
+    } else {
+      m2sed_waker_sleep(&server->waker);
+    }
+  }
+  struct m2sed_served_message *answer = claim_answer(server);
+  answer->kind = M2SED_SERVED_STOPPED;
+  answer->count = 0;
+  m2sed_ring_publish(server->output);
+  return NULL;
+}
+
+/* ---- for the loop ---- */
+
+static int allocate(struct m2sed_server *server, const struct m2se_config *config, struct m2se_error *error) {
+  const struct m2sed_serve_settings *settings = &server->settings;
+  struct m2sed_catalogue_view *view = &server->view;
+  int code =
+      m2se_server_new(&view->encoder, config, config->item_bias || settings->popularity_weight > 0, error);
+  if (code < 0) {
+    return code;
+  }
+  view->state_floats = 2 * config->h;
+  view->dim = m2se_server_dim(view->encoder);
+  if (view->dim > M2SED_SERVED_BLOCK) {
+    return m2se_error_set(error, M2SE_EINVAL, "vectors of %u numbers: more than %d", view->dim,
+                          M2SED_SERVED_BLOCK);
+  }
+  view->block = M2SED_SERVED_BLOCK / view->dim;
+  view->block = view->block < M2SED_ITEM_BLOCK ? view->block : M2SED_ITEM_BLOCK;
+  view->items_max = settings->items_max;
+  view->popularity_weight = settings->popularity_weight;
+  view->popularity_prior = settings->popularity_prior;
+  view->records = calloc(settings->items_max, sizeof(struct m2sed_item_record *));
+  view->block_states = calloc((size_t)view->block * view->state_floats, sizeof(float));
+  server->vectors = calloc((size_t)USERS * view->dim, sizeof(float));
+  if (view->records == NULL || view->block_states == NULL || server->vectors == NULL ||
+      m2sed_table_init(&server->tables[0], view, settings->evaluate) < 0 ||
+      m2sed_table_init(&server->tables[1], view, settings->evaluate) < 0 ||
+      m2sed_ring_new(&server->input, settings->ring_capacity, sizeof(struct m2sed_serve_message)) < 0 ||
+      m2sed_ring_new(&server->output, OUTPUT_CAPACITY, sizeof(struct m2sed_served_message)) < 0) {
+    return m2se_error_set(error, M2SE_ENOMEM, "serving %u items, %u requests", settings->items_max,
+                          settings->ring_capacity);
+  }
+  return settings->evaluate ? m2sed_evaluation_new(&server->evaluation, settings->items_max, view->dim, error)
+                            : 0;
+}
+
+static int settings_check(const struct m2sed_serve_settings *settings, const struct m2se_config *config,
+                          struct m2se_error *error) {
+  if (settings->items_max < 1 || settings->items_max > 1u << 24) {
+    return m2se_error_set(error, M2SE_EINVAL, "items_max: %u is not in 1..16777216", settings->items_max);
+  }
+  if (settings->ring_capacity < 1 || settings->ring_capacity > 1u << 20) {
+    return m2se_error_set(error, M2SE_EINVAL, "ring_capacity: %u is not in 1..1048576",
+                          settings->ring_capacity);
+  }
+  if (!(settings->popularity_weight >= 0) ||
+      (settings->popularity_weight > 0 && !(settings->popularity_prior > 0))) {
+    return m2se_error_set(error, M2SE_EINVAL,
+                          "popularity_weight %g is negative, or popularity_prior %g not positive",
+                          settings->popularity_weight, settings->popularity_prior);
+  }
+  if (config->max_len > M2SED_CONTEXT_MAX) {
+    return m2se_error_set(error, M2SE_EINVAL, "max_len: %u is above %d", config->max_len, M2SED_CONTEXT_MAX);
+  }
+  return 0;
+}
+
+int m2sed_server_new(struct m2sed_server **server, const struct m2se_config *config,
+                     const struct m2sed_serve_settings *settings, struct m2sed_exchange *exchange,
+                     struct m2se_error *error) {
+  *server = NULL;
+  int code = settings_check(settings, config, error);
+  if (code < 0) {
+    return code;
+  }
+  struct m2sed_server *s = calloc(1, sizeof *s);
+  if (s == NULL) {
+    return m2se_error_set(error, M2SE_ENOMEM, "the server");
+  }
+  s->settings = *settings;
+  s->exchange = exchange;
+  s->max_len = config->max_len;
+  s->next_epoch = settings->first_epoch;
+  s->current = &s->tables[0];
+  s->next = &s->tables[1];
+  code = allocate(s, config, error);
+  if (code < 0) {
+    m2sed_server_free(s);
+    return code;
+  }
+  struct m2sed_notify wake = m2sed_waker_notify(&s->waker);
+  m2sed_ring_on_message(s->input, wake);
+  m2sed_ring_on_room(s->output, wake);
+  m2sed_ring_on_message(exchange->ready, wake);
+  *server = s;
+  return 0;
+}
+
+struct m2sed_ring *m2sed_server_input(struct m2sed_server *server) {
+  return server->input;
+}
+
+struct m2sed_ring *m2sed_server_output(struct m2sed_server *server) {
+  return server->output;
+}
+
+uint32_t m2sed_server_dim(const struct m2sed_server *server) {
+  return server->view.dim;
+}
+
+void m2sed_server_set_first_epoch(struct m2sed_server *server, uint64_t epoch) {
+  assert(!server->started);
+  server->next_epoch = epoch;
+}
+
+int m2sed_server_start(struct m2sed_server *server, struct m2se_error *error) {
+  assert(!server->started);
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  int failed = pthread_create(&server->thread, NULL, server_main, server);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  if (failed != 0) {
+    return m2se_error_set(error, M2SE_EIO, "starting the serving thread: %s", strerror(failed));
+  }
+  server->started = true;
+  return 0;
+}
+
+void m2sed_server_join(struct m2sed_server *server) {
+  if (server->started) {
+    pthread_join(server->thread, NULL);
+    server->started = false;
+  }
+}
+
+void m2sed_server_free(struct m2sed_server *server) {
+  if (server == NULL) {
+    return;
+  }
+  assert(!server->started);
+  struct m2sed_serve_message *message;
+  while (server->input != NULL && (message = m2sed_ring_peek(server->input, 0)) != NULL) {
+    if (message->kind == M2SED_SERVE_ITEM) {
+      m2sed_item_record_release(message->record);
+    }
+    m2sed_ring_release(server->input);
+  }
+  for (uint32_t i = 0; i < server->view.slots; i++) {
+    m2sed_item_record_release(server->view.records[i]);
+  }
+  free(server->view.records);
+  free(server->view.block_states);
+  m2se_server_free(server->view.encoder);
+  m2sed_table_deinit(&server->tables[0]);
+  m2sed_table_deinit(&server->tables[1]);
+  m2sed_evaluation_free(server->evaluation);
+  m2sed_ring_free(server->input);
+  m2sed_ring_free(server->output);
+  free(server->vectors);
+  free(server);
+}
+
+uint64_t m2sed_server_evaluations_skipped(const struct m2sed_server *server) {
+  return atomic_load_explicit(&server->evaluations_skipped, memory_order_relaxed);
+}

@@ -1,0 +1,263 @@
+#include "daemon/trainer.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "daemon/item_record.h"
+#include "daemon/learning.h"
+#include "daemon/pool.h"
+
+enum { SNAPSHOTS = 2, OUTPUT_CAPACITY = 64 };
+
+struct m2sed_trainer {
+  struct m2sed_train_settings settings;
+  struct m2sed_exchange *exchange;
+  struct m2sed_learning *learning;
+  struct m2sed_pool *pool;
+  struct m2se_workers workers;
+  struct m2sed_ring *input, *output;
+  struct m2sed_ring *returned; /* loop -> trainer: pointers to snapshots, all of them at first */
+  struct m2sed_waker waker;
+  struct m2sed_checkpoint_state *snapshots[SNAPSHOTS];
+  pthread_t thread;
+  bool started;
+
+  /* The thread's own. */
+  uint64_t copied_step; /* of the newest copy for the server */
+  bool copy_wanted;     /* even if epoch_steps have not passed */
+  bool snapshot_wanted;
+  bool stopping; /* STOP was taken: what is left is the last snapshot */
+};
+
+/* ---- what the thread does ---- */
+
+static int64_t now_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void answer(struct m2sed_trainer *trainer, enum m2sed_trained_kind kind,
+                   struct m2sed_checkpoint_state *snapshot) {
+  struct m2sed_trained_message *message = m2sed_ring_claim_wait(trainer->output, &trainer->waker);
+  *message = (struct m2sed_trained_message){.kind = kind, .snapshot = snapshot, .last = trainer->stopping};
+  m2sed_learning_report(trainer->learning, message);
+  m2sed_ring_publish(trainer->output);
+}
+
+static void step(struct m2sed_trainer *trainer) {
+  int64_t begin = now_ns();
+  struct m2sed_trained_message *message = m2sed_ring_claim_wait(trainer->output, &trainer->waker);
+  if (m2sed_learning_step(trainer->learning, &trainer->workers, message)) {
+    message->step_ms = (double)(now_ns() - begin) * 1e-6;
+    m2sed_ring_publish(trainer->output);
+  }
+}
+
+static bool copy_due(const struct m2sed_trainer *trainer) {
+  uint64_t step_number = m2sed_learning_step_number(trainer->learning);
+  return trainer->copy_wanted || step_number - trainer->copied_step >= trainer->settings.epoch_steps;
+}
+
+/* Hands out what is due and what there is a buffer for. Returns whether it did anything. */
+static bool hand_out(struct m2sed_trainer *trainer) {
+  bool did = false;
+  if (copy_due(trainer)) {
+    struct m2sed_weights_copy *copy = m2sed_exchange_take(trainer->exchange->idle);
+    if (copy != NULL) {
+      m2sed_learning_copy(trainer->learning, copy);
+      m2sed_exchange_give(trainer->exchange->ready, copy);
+      trainer->copied_step = m2sed_learning_step_number(trainer->learning);
+      trainer->copy_wanted = false;
+      did = true;
+    }
+  }
+  if (trainer->snapshot_wanted) {
+    struct m2sed_checkpoint_state **slot = m2sed_ring_peek(trainer->returned, 0);
+    if (slot != NULL) {
+      struct m2sed_checkpoint_state *snapshot = *slot;
+      m2sed_ring_release(trainer->returned);
+      m2sed_learning_snapshot_take(trainer->learning, snapshot);
+      answer(trainer, M2SED_TRAINED_SNAPSHOT, snapshot);
+      trainer->snapshot_wanted = false;
+      did = true;
+    }
+  }
+  return did;
+}
+
+static void take(struct m2sed_trainer *trainer, struct m2sed_train_message *message) {
+  switch (message->kind) {
+  case M2SED_TRAIN_EVENT:
+    m2sed_learning_take(trainer->learning, message);
+    while (m2sed_learning_due(trainer->learning)) {
+      step(trainer);
+    }
+    break;
+  case M2SED_TRAIN_ITEM:
+    m2sed_learning_take(trainer->learning, message);
+    break;
+  case M2SED_TRAIN_CHECKPOINT:
+    trainer->snapshot_wanted = true;
+    break;
+  case M2SED_TRAIN_FLUSH:
+    while (m2sed_learning_waiting(trainer->learning) > 0) {
+      step(trainer);
+    }
+    trainer->copy_wanted = true;
+    answer(trainer, M2SED_TRAINED_FLUSHED, NULL);
+    break;
+  case M2SED_TRAIN_STOP:
+    trainer->snapshot_wanted = true;
+    trainer->stopping = true;
+    break;
+  }
+}
+
+/* One thing to do, if there is any. */
+static bool work(struct m2sed_trainer *trainer) {
+  if (hand_out(trainer)) {
+    return true;
+  }
+  struct m2sed_train_message *message = m2sed_ring_peek(trainer->input, 0);
+  if (message == NULL || trainer->stopping) {
+    return false;
+  }
+  take(trainer, message);
+  m2sed_ring_release(trainer->input);
+  return true;
+}
+
+static void *trainer_main(void *arg) {
+  struct m2sed_trainer *trainer = arg;
+  while (!trainer->stopping || trainer->snapshot_wanted) {
+    if (work(trainer)) {
+      continue;
+    }
+    m2sed_waker_prepare(&trainer->waker);
+    if (work(trainer)) {
+      m2sed_waker_cancel(&trainer->waker);
+    } else {
+      m2sed_waker_sleep(&trainer->waker);
+    }
+  }
+  answer(trainer, M2SED_TRAINED_STOPPED, NULL);
+  return NULL;
+}
+
+/* ---- for the loop ---- */
+
+static void return_snapshot(struct m2sed_trainer *trainer, struct m2sed_checkpoint_state *snapshot) {
+  struct m2sed_checkpoint_state **slot = m2sed_ring_claim(trainer->returned);
+  assert(slot != NULL && snapshot != NULL);
+  *slot = snapshot;
+  m2sed_ring_publish(trainer->returned);
+}
+
+static int allocate(struct m2sed_trainer *trainer, const struct m2se_config *config,
+                    const struct m2sed_checkpoint_state *restored, struct m2se_error *error) {
+  const struct m2sed_train_settings *settings = &trainer->settings;
+  int code = m2sed_learning_new(&trainer->learning, config, settings, restored, error);
+  if (code == 0) {
+    code = m2sed_pool_new(&trainer->pool, settings->threads, error);
+  }
+  if (code == 0 &&
+      (m2sed_ring_new(&trainer->input, settings->ring_capacity, sizeof(struct m2sed_train_message)) < 0 ||
+       m2sed_ring_new(&trainer->output, OUTPUT_CAPACITY, sizeof(struct m2sed_trained_message)) < 0 ||
+       m2sed_ring_new(&trainer->returned, SNAPSHOTS, sizeof(struct m2sed_checkpoint_state *)) < 0)) {
+    code = m2se_error_set(error, M2SE_ENOMEM, "rings of the trainer, %u messages", settings->ring_capacity);
+  }
+  for (uint32_t i = 0; i < SNAPSHOTS && code == 0; i++) {
+    code = m2sed_learning_snapshot_new(trainer->learning, &trainer->snapshots[i], error);
+    if (code == 0) {
+      return_snapshot(trainer, trainer->snapshots[i]);
+    }
+  }
+  return code;
+}
+
+int m2sed_trainer_new(struct m2sed_trainer **trainer, const struct m2se_config *config,
+                      const struct m2sed_train_settings *settings, struct m2sed_exchange *exchange,
+                      const struct m2sed_checkpoint_state *restored, struct m2se_error *error) {
+  *trainer = NULL;
+  struct m2sed_trainer *t = calloc(1, sizeof *t);
+  if (t == NULL) {
+    return m2se_error_set(error, M2SE_ENOMEM, "the trainer");
+  }
+  t->settings = *settings;
+  t->exchange = exchange;
+  int code = allocate(t, config, restored, error);
+  if (code < 0) {
+    m2sed_trainer_free(t);
+    return code;
+  }
+  t->workers = m2sed_pool_workers(t->pool);
+  t->copy_wanted = true;
+  struct m2sed_notify wake = m2sed_waker_notify(&t->waker);
+  m2sed_ring_on_message(t->input, wake);
+  m2sed_ring_on_room(t->output, wake);
+  m2sed_ring_on_message(t->returned, wake);
+  m2sed_ring_on_message(exchange->idle, wake);
+  *trainer = t;
+  return 0;
+}
+
+struct m2sed_ring *m2sed_trainer_input(struct m2sed_trainer *trainer) {
+  return trainer->input;
+}
+
+struct m2sed_ring *m2sed_trainer_output(struct m2sed_trainer *trainer) {
+  return trainer->output;
+}
+
+int m2sed_trainer_start(struct m2sed_trainer *trainer, struct m2se_error *error) {
+  assert(!trainer->started);
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  int failed = pthread_create(&trainer->thread, NULL, trainer_main, trainer);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  if (failed != 0) {
+    return m2se_error_set(error, M2SE_EIO, "starting the training thread: %s", strerror(failed));
+  }
+  trainer->started = true;
+  return 0;
+}
+
+void m2sed_trainer_return_snapshot(struct m2sed_trainer *trainer, struct m2sed_checkpoint_state *snapshot) {
+  return_snapshot(trainer, snapshot);
+}
+
+void m2sed_trainer_join(struct m2sed_trainer *trainer) {
+  if (trainer->started) {
+    pthread_join(trainer->thread, NULL);
+    trainer->started = false;
+  }
+}
+
+void m2sed_trainer_free(struct m2sed_trainer *trainer) {
+  if (trainer == NULL) {
+    return;
+  }
+  assert(!trainer->started);
+  struct m2sed_train_message *message;
+  while (trainer->input != NULL && (message = m2sed_ring_peek(trainer->input, 0)) != NULL) {
+    if (message->kind == M2SED_TRAIN_ITEM) {
+      m2sed_item_record_release(message->record);
+    }
+    m2sed_ring_release(trainer->input);
+  }
+  for (uint32_t i = 0; i < SNAPSHOTS; i++) {
+    m2sed_learning_snapshot_free(trainer->snapshots[i]);
+  }
+  m2sed_pool_free(trainer->pool);
+  m2sed_learning_free(trainer->learning);
+  m2sed_ring_free(trainer->input);
+  m2sed_ring_free(trainer->output);
+  m2sed_ring_free(trainer->returned);
+  free(trainer);
+}

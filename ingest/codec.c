@@ -1,0 +1,167 @@
+#include "ingest/codec.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ingest/codec_parts.h"
+#include "proto/m2se.pb-c.h"
+
+/* ---- the arena ---- */
+
+enum { ALIGNMENT = 16 };
+
+int m2se_arena_new(struct m2se_arena *arena, size_t size) {
+  *arena = (struct m2se_arena){.data = malloc(size), .size = size};
+  return arena->data ? 0 : M2SE_ENOMEM;
+}
+
+void m2se_arena_free(struct m2se_arena *arena) {
+  free(arena->data);
+  *arena = (struct m2se_arena){0};
+}
+
+void *m2se_arena_take(struct m2se_arena *arena, size_t size) {
+  assert(arena->used <= arena->size);
+  if (size > arena->size - arena->used)
+    return NULL;
+  void *memory = arena->data + arena->used;
+  size_t rounded = (size + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
+  size_t left = arena->size - arena->used;
+  arena->used += rounded < left ? rounded : left;
+  return memory;
+}
+
+int m2se_refuse_memory(const struct m2se_arena *arena, struct m2se_refusal *refusal) {
+  return m2se_refuse(refusal, M2SE_RULE_MEMORY, "decoding takes more than %zu bytes", arena->size);
+}
+
+/* ---- which format ---- */
+
+static bool is_blank(uint8_t byte) {
+  return byte == ' ' || byte == '\t' || byte == '\n' || byte == '\r';
+}
+
+/* Bytes of a varint at data, 0: none. */
+static size_t varint_size(const uint8_t *data, size_t size) {
+  for (size_t i = 0; i < size && i < 5; i++)
+    if (data[i] < 0x80)
+      return i + 1;
+  return 0;
+}
+
+/* Behind the schema id protobuf has a list that says which message of the schema it is: a count and so many
+ * numbers, as zigzag varints; a count of 0 stands for "the first". JSON has none. */
+static int open_frame(struct m2se_payload *payload, struct m2se_refusal *refusal) {
+  const size_t header_size = 5; // the magic 0 and a 4-byte schema id
+  if (payload->size <= header_size)
+    return m2se_refuse(refusal, M2SE_RULE_FORMAT, "a Confluent frame of only %zu bytes", payload->size);
+  payload->data += header_size;
+  payload->size -= header_size;
+  if (payload->data[0] == '{')
+    return 0;
+  size_t step = varint_size(payload->data, payload->size);
+  uint32_t count = step == 1 ? payload->data[0] >> 1 : UINT32_MAX;
+  if (step != 1 || payload->data[0] & 1 || count > 16)
+    return m2se_refuse(refusal, M2SE_RULE_FORMAT, "a Confluent frame with a broken message index");
+  for (uint32_t i = 0; i <= count; i++) {
+    payload->data += step;
+    payload->size -= step;
+    if (i < count && (step = varint_size(payload->data, payload->size)) == 0)
+      return m2se_refuse(refusal, M2SE_RULE_FORMAT, "a Confluent frame with a broken message index");
+  }
+  return 0;
+}
+
+int m2se_payload_open(struct m2se_payload *payload, const void *value, size_t size, size_t bytes_max,
+                      struct m2se_refusal *refusal) {
+  if (size == 0)
+    return m2se_refuse(refusal, M2SE_RULE_SIZE, "an empty value");
+  if (size > bytes_max)
+    return m2se_refuse(refusal, M2SE_RULE_SIZE, "%zu bytes, at most %zu are allowed", size, bytes_max);
+  *payload = (struct m2se_payload){.data = value, .size = size};
+  int code = payload->data[0] == 0 ? open_frame(payload, refusal) : 0;
+  if (code)
+    return code;
+  size_t blanks = 0;
+  while (blanks < payload->size && is_blank(payload->data[blanks]))
+    blanks++;
+  payload->may_be_json = blanks < payload->size && payload->data[blanks] == '{';
+  payload->may_be_protobuf = !payload->may_be_json || payload->data[0] == '\n';
+  return 0;
+}
+
+/* ---- interactions ---- */
+
+static struct m2se_bytes string_view(const char *string) {
+  return (struct m2se_bytes){string, strlen(string)};
+}
+
+static int interaction_from_protobuf(struct m2se_interaction *interaction, struct m2se_arena *arena,
+                                     const struct m2se_payload *payload, struct m2se_refusal *refusal) {
+  ProtobufCMessage *unpacked;
+  int code = m2se_wire_unpack(&unpacked, &m2se__v1__interaction__descriptor, arena, payload->data,
+                              payload->size, refusal);
+  if (code)
+    return code;
+  const M2se__V1__Interaction *message = (const M2se__V1__Interaction *)unpacked;
+  *interaction = (struct m2se_interaction){
+      .user_id = string_view(message->user_id),
+      .item_id = string_view(message->item_id),
+      .event_id = string_view(message->event_id),
+      .kind = string_view(message->kind),
+      .event_time_ms = message->event_time_ms,
+  };
+  return 0;
+}
+
+static int interaction_validate(const struct m2se_interaction *interaction, struct m2se_refusal *refusal) {
+  int code = m2se_validate_id(interaction->user_id.data, interaction->user_id.size, "user_id", refusal);
+  if (!code)
+    code = m2se_validate_id(interaction->item_id.data, interaction->item_id.size, "item_id", refusal);
+  if (!code && interaction->event_id.size)
+    code = m2se_validate_id(interaction->event_id.data, interaction->event_id.size, "event_id", refusal);
+  if (!code && interaction->kind.size)
+    code = m2se_validate_id(interaction->kind.data, interaction->kind.size, "kind", refusal);
+  if (!code && (interaction->event_time_ms < 1 || interaction->event_time_ms > M2SE_EVENT_TIME_MS_MAX))
+    code = m2se_refuse(refusal, M2SE_RULE_TIME, "event_time_ms: missing or out of range: %lld",
+                       (long long)interaction->event_time_ms);
+  return code;
+}
+
+int m2se_interaction_decode(struct m2se_interaction *interaction, struct m2se_arena *arena, const void *value,
+                            size_t size, struct m2se_refusal *refusal) {
+  struct m2se_payload payload;
+  int code = m2se_payload_open(&payload, value, size, M2SE_INTERACTION_BYTES_MAX, refusal);
+  if (code)
+    return code;
+  arena->used = 0;
+  if (payload.may_be_protobuf) {
+    code = interaction_from_protobuf(interaction, arena, &payload, refusal);
+    if (!code)
+      code = interaction_validate(interaction, refusal);
+    if (!code || !payload.may_be_json)
+      return code;
+  }
+  arena->used = 0;
+  code = m2se_interaction_from_json(interaction, arena, &payload, refusal);
+  return code ? code : interaction_validate(interaction, refusal);
+}
+
+/* protobuf-c's strings are char * even where it only reads. */
+static char *packed_string(struct m2se_bytes bytes) {
+  return bytes.size ? (char *)(uintptr_t)bytes.data : (char *)(uintptr_t)protobuf_c_empty_string;
+}
+
+size_t m2se_interaction_encode(const struct m2se_interaction *interaction, void *out, size_t capacity) {
+  M2se__V1__Interaction message = M2SE__V1__INTERACTION__INIT;
+  message.user_id = packed_string(interaction->user_id);
+  message.item_id = packed_string(interaction->item_id);
+  message.event_id = packed_string(interaction->event_id);
+  message.kind = packed_string(interaction->kind);
+  message.event_time_ms = interaction->event_time_ms;
+  size_t size = m2se__v1__interaction__get_packed_size(&message);
+  if (size <= capacity)
+    m2se__v1__interaction__pack(&message, out);
+  return size;
+}

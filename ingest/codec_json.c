@@ -1,0 +1,215 @@
+/* Records as JSON: proto3's JSON form. Names in snake_case or camelCase, 64-bit numbers as numbers or
+ * strings, bytes in base64 (standard or url-safe, with or without padding); unknown names are passed over,
+ * null counts as absent. */
+#include <ctype.h>
+#include <string.h>
+
+#include "ingest/codec_parts.h"
+#include "model/files/json.h"
+
+/* A parsed object, where its strings go, and the first thing wrong with it. */
+struct source {
+  struct m2se_arena *arena;
+  struct m2se_refusal *refusal;
+  int code; /* sticky */
+};
+
+static void fail(struct source *source, enum m2se_rule rule, const char *text) {
+  if (!source->code)
+    source->code = m2se_refuse(source->refusal, rule, "%s", text);
+}
+
+static void fail_memory(struct source *source) {
+  if (!source->code)
+    source->code = m2se_refuse_memory(source->arena, source->refusal);
+}
+
+/* The member of that name in either spelling, or NULL. */
+static const struct m2se_json *member(struct source *source, const struct m2se_json *object,
+                                      const char *name) {
+  char camel[32];
+  size_t length = 0;
+  for (const char *c = name; *c && length < sizeof camel - 1; c++)
+    camel[length++] = *c == '_' ? (char)toupper((unsigned char)*++c) : *c;
+  camel[length] = 0;
+  const struct m2se_json *value = m2se_json_get(object, name);
+  if (strcmp(camel, name) != 0) {
+    const struct m2se_json *other = m2se_json_get(object, camel);
+    if (value && other && !source->code)
+      source->code = m2se_refuse(source->refusal, M2SE_RULE_FORMAT, "both %s and %s", name, camel);
+    value = value ? value : other;
+  }
+  return value && m2se_json_type(value) == M2SE_JSON_NULL ? NULL : value;
+}
+
+static struct m2se_bytes as_string(struct source *source, const struct m2se_json *value, const char *name) {
+  struct m2se_bytes none = {"", 0};
+  const char *string;
+  size_t length;
+  struct m2se_error error;
+  if (!value || source->code)
+    return none;
+  if (m2se_json_as_string(value, name, &string, &length, &error)) {
+    fail(source, M2SE_RULE_FORMAT, error.text);
+    return none;
+  }
+  char *copy = m2se_arena_take(source->arena, length + 1);
+  if (!copy) {
+    fail_memory(source);
+    return none;
+  }
+  memcpy(copy, string, length + 1);
+  return (struct m2se_bytes){copy, length};
+}
+
+static struct m2se_bytes get_string(struct source *source, const struct m2se_json *object, const char *name) {
+  return as_string(source, member(source, object, name), name);
+}
+
+/* 0..63, or -1. */
+static int base64_digit(char c) {
+  if (c >= 'A' && c <= 'Z')
+    return c - 'A';
+  if (c >= 'a' && c <= 'z')
+    return c - 'a' + 26;
+  if (c >= '0' && c <= '9')
+    return c - '0' + 52;
+  return c == '+' || c == '-' ? 62 : c == '/' || c == '_' ? 63 : -1;
+}
+
+static struct m2se_bytes get_bytes(struct source *source, const struct m2se_json *object, const char *name) {
+  struct m2se_bytes none = {"", 0};
+  const struct m2se_json *value = member(source, object, name);
+  const char *text;
+  size_t length;
+  struct m2se_error error;
+  if (!value || source->code)
+    return none;
+  if (m2se_json_as_string(value, name, &text, &length, &error)) {
+    fail(source, M2SE_RULE_FORMAT, error.text);
+    return none;
+  }
+  for (int padding = length % 4 == 0 ? 2 : 0; padding > 0 && length && text[length - 1] == '='; padding--)
+    length--;
+  uint8_t *bytes = m2se_arena_take(source->arena, length / 4 * 3 + 3);
+  if (!bytes) {
+    fail_memory(source);
+    return none;
+  }
+  size_t size = 0;
+  uint32_t bits = 0;
+  for (size_t i = 0; i < length; i++) {
+    int digit = base64_digit(text[i]);
+    if (digit < 0 || length % 4 == 1) {
+      fail(source, M2SE_RULE_FORMAT, "bytes that are not base64");
+      return none;
+    }
+    bits = bits << 6 | (uint32_t)digit;
+    if (i % 4 != 0) // each digit but the first of four completes a byte
+      bytes[size++] = (uint8_t)(bits >> (6 - 2 * (i % 4)));
+  }
+  return (struct m2se_bytes){(const char *)bytes, size};
+}
+
+static struct m2se_raw_rows get_rows(struct source *source, const struct m2se_json *object,
+                                     const char *name) {
+  struct m2se_raw_rows rows = {0, {"", 0}};
+  const struct m2se_json *value = member(source, object, name);
+  struct m2se_error error;
+  if (!value || source->code)
+    return rows;
+  if (m2se_json_as_object(value, name, &error)) {
+    fail(source, M2SE_RULE_FORMAT, error.text);
+    return rows;
+  }
+  const struct m2se_json *dim = member(source, value, "dim");
+  uint64_t number = 0;
+  if (dim && m2se_json_as_uint64(dim, "dim", &number, &error))
+    fail(source, M2SE_RULE_FORMAT, error.text);
+  rows.dim = number > UINT32_MAX ? UINT32_MAX : (uint32_t)number; // out of range either way
+  rows.data = get_bytes(source, value, "data");
+  return rows;
+}
+
+/* Elements of an array member; 0: none, or refused. */
+static size_t get_array(struct source *source, const struct m2se_json *object, const char *name,
+                        const struct m2se_json **array) {
+  size_t size = 0;
+  struct m2se_error error;
+  *array = member(source, object, name);
+  if (*array && m2se_json_as_array(*array, name, &size, &error))
+    fail(source, M2SE_RULE_FORMAT, error.text);
+  return source->code ? 0 : size;
+}
+
+static struct m2se_json *parse(const struct m2se_payload *payload, size_t bytes_max, uint32_t values_max,
+                               struct source *source) {
+  struct m2se_json_limits limits = {bytes_max, 8, values_max};
+  struct m2se_json *root;
+  struct m2se_error error;
+  int code = m2se_json_parse(&root, (const char *)payload->data, payload->size, &limits, &error);
+  if (code == M2SE_ENOMEM || code == M2SE_ELIMIT)
+    fail(source, M2SE_RULE_MEMORY, error.text);
+  else if (code)
+    fail(source, M2SE_RULE_FORMAT, error.text);
+  return root;
+}
+
+int m2se_interaction_from_json(struct m2se_interaction *interaction, struct m2se_arena *arena,
+                               const struct m2se_payload *payload, struct m2se_refusal *refusal) {
+  struct source source = {arena, refusal, 0};
+  struct m2se_json *root = parse(payload, M2SE_INTERACTION_BYTES_MAX, 1000, &source);
+  if (!root)
+    return source.code;
+  *interaction = (struct m2se_interaction){
+      .user_id = get_string(&source, root, "user_id"),
+      .item_id = get_string(&source, root, "item_id"),
+      .event_id = get_string(&source, root, "event_id"),
+      .kind = get_string(&source, root, "kind"),
+  };
+  const struct m2se_json *time = member(&source, root, "event_time_ms");
+  struct m2se_error error;
+  if (time && m2se_json_as_int64(time, "event_time_ms", &interaction->event_time_ms, &error))
+    fail(&source, M2SE_RULE_FORMAT, error.text);
+  m2se_json_free(root);
+  return source.code;
+}
+
+int m2se_item_from_json(struct m2se_item *item, struct m2se_raw_rows *text_rows,
+                        struct m2se_raw_rows *image_rows, struct m2se_arena *arena,
+                        const struct m2se_payload *payload, struct m2se_refusal *refusal) {
+  struct source source = {arena, refusal, 0};
+  struct m2se_json *root = parse(payload, M2SE_ITEM_BYTES_MAX, 20000, &source);
+  if (!root)
+    return source.code;
+  const struct m2se_json *text_array, *image_array;
+  size_t text_count = get_array(&source, root, "texts", &text_array);
+  size_t image_count = get_array(&source, root, "images", &image_array);
+  struct m2se_bytes *texts = m2se_arena_take(arena, text_count * sizeof *texts);
+  struct m2se_image_source *images = m2se_arena_take(arena, image_count * sizeof *images);
+  if (!texts || !images)
+    fail_memory(&source);
+  for (size_t i = 0; !source.code && i < text_count; i++)
+    texts[i] = as_string(&source, m2se_json_at(text_array, i), "texts");
+  for (size_t i = 0; !source.code && i < image_count; i++) {
+    const struct m2se_json *image = m2se_json_at(image_array, i);
+    struct m2se_error error;
+    if (m2se_json_as_object(image, "images", &error))
+      fail(&source, M2SE_RULE_FORMAT, error.text);
+    images[i] =
+        (struct m2se_image_source){get_bytes(&source, image, "data"), get_string(&source, image, "path")};
+  }
+  *item = (struct m2se_item){
+      .item_id = get_string(&source, root, "item_id"),
+      .text_count = (uint32_t)text_count,
+      .image_count = (uint32_t)image_count,
+      .texts = texts,
+      .images = images,
+      .title = get_string(&source, root, "title"),
+      .picture = get_string(&source, root, "picture"),
+  };
+  *text_rows = get_rows(&source, root, "text_rows");
+  *image_rows = get_rows(&source, root, "image_rows");
+  m2se_json_free(root);
+  return source.code;
+}
