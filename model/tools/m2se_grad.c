@@ -292,10 +292,10 @@ int main(int argc, char **argv) {
   result = result < 0 ? result : write_out(&in, &losses, argv[3], &error);
   if (result < 0) {
     fprintf(stderr, "m2se_grad: %s\n", error.text);
-    return EX_DATAERR;
   }
   m2se_learner_free(in.learner);
+  free(in.item);
   m2se_safetensors_close(in.model);
   m2se_safetensors_close(in.batch);
-  return 0;
+  return result < 0 ? EX_DATAERR : EX_OK;
 }
