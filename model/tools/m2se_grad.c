@@ -21,12 +21,17 @@ struct input {
   struct m2se_item_input *item;
 };
 
+/* All that was taken, freed together at the end: one allocation a tensor of the two files. */
+static void *taken[32];
+static size_t taken_count;
+
 static void *take(size_t count, size_t bytes) {
   void *p = calloc(count ? count : 1, bytes);
-  if (!p) {
+  if (!p || taken_count == sizeof taken / sizeof *taken) {
     fprintf(stderr, "m2se_grad: out of memory\n");
     exit(EX_OSERR);
   }
+  taken[taken_count++] = p;
   return p;
 }
 
@@ -294,7 +299,9 @@ int main(int argc, char **argv) {
     fprintf(stderr, "m2se_grad: %s\n", error.text);
   }
   m2se_learner_free(in.learner);
-  free(in.item);
+  while (taken_count > 0) {
+    free(taken[--taken_count]);
+  }
   m2se_safetensors_close(in.model);
   m2se_safetensors_close(in.batch);
   return result < 0 ? EX_DATAERR : EX_OK;
