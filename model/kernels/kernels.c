@@ -8,8 +8,8 @@
 size_t m2se_attention_scratch(size_t len_max, size_t dh) {
   size_t len = ROUND_UP_16(len_max);
   size_t width = ROUND_UP_16(dh);
-  /* Vector tables: one value a lane (16 at most) for each column of a head, two for each key. */
-  return 16 * width + 2 * 16 * len;
+  /* Vector tables: one value a lane (16 at most) for each column of a head, three for each key. */
+  return 16 * width + 3 * 16 * len;
 }
 
 #if defined(__x86_64__) && !defined(M2SE_DOUBLE)
