@@ -2,15 +2,8 @@
 #ifndef KERNELS_DATA_H
 #define KERNELS_DATA_H
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-/* cmocka.h wants the four above first */
-#include <cmocka.h>
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "model/kernels/kernels.h"
 

@@ -1,9 +1,18 @@
 /* Every vector table against the scalar one: odd widths, row lengths that leave a tail, watched buffers; the
  * same bits however the rows are cut up; and the cases whose result must be exact. Whether the scalar table's
  * gradients are right is the business of test_kernels_double.c. */
-#include "test_kernels.h"
-
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+/* cmocka.h wants the four above first */
+#include <cmocka.h>
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "test_kernels.h"
 
 #ifdef __x86_64__
 const struct m2se_kernels *m2se_kernels_wide(void); /* 16 lanes without AVX-512: built for this test */

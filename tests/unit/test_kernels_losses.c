@@ -1,4 +1,13 @@
 /* NIP and CMCL rows. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+/* cmocka.h wants the four above first */
+#include <cmocka.h>
+#include <math.h>
+#include <stdlib.h>
+
 #include "test_kernels.h"
 
 void test_nip(void **state) {

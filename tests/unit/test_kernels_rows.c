@@ -1,4 +1,13 @@
 /* GELU, LayerNorm with its surroundings, attention; and the division of rows over calls. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+/* cmocka.h wants the four above first */
+#include <cmocka.h>
+#include <math.h>
+#include <string.h>
+
 #include "test_kernels.h"
 
 void test_gelu(void **state) {
