@@ -1,17 +1,19 @@
 /* The element-wise and row-wise operations of M2SE: everything of a step that is not a matrix product.
  *
- * DESIGN. One table of functions per instruction set, chosen once at run time (kernels_best); the scalar
+ * DESIGN. One table of functions for each instruction set, chosen once at run time (kernels_best); the scalar
  * table is the plain reading of each equation, the fallback on a CPU without AVX2, the only one of the double
  * build, and the reference of the tests. The vector tables (AVX2, AVX-512) are one source compiled twice.
- *   - Matrices are row-major; `ld` is the distance between rows in elements where it can differ from the
- * width.
- *   - Nothing here needs aligned pointers; widths are arbitrary (heads of 5 columns, 1 expert, 3 columns).
- *   - `d`-prefixed arguments are gradients. "+=" in a comment: added to; "=": overwritten.
- *   - Same inputs, same bits: results depend neither on the thread nor on the alignment of a pointer nor on
- * how a caller splits the rows over calls, except sums over rows (biases, gamma, beta, dw), which are in row
- * order, one after the other, so that splitting the rows of one accumulator over successive calls gives the
- * same bits.
- *   - Pure: no allocation, no state, any thread.
+ *
+ * - Matrices are row-major; `ld` is the distance between rows in elements where it can differ from the width.
+ * - Nothing here needs aligned pointers; widths are arbitrary (heads of 5 columns, 1 expert, 3 columns).
+ * - `d`-prefixed arguments are gradients. "+=" in a comment: added to; "=": overwritten.
+ * - Same inputs, same bits: results depend neither on the thread nor on the alignment of a pointer nor on
+ *   how a caller splits the rows over calls, except sums over rows (biases, gamma, beta, dw), which are in
+ *   row order, one after the other, so that splitting the rows of one accumulator over successive calls
+ *   gives the same bits. Tables differ from one another by rounding only (an exponential below 2^-126 is 0
+ *   in a vector table); dropout masks are the same.
+ * - NaN and infinity go on to whatever depends on them, except through an element dropped or left out.
+ * - Pure: no allocation, no state, any thread.
  */
 #ifndef M2SE_KERNELS_H
 #define M2SE_KERNELS_H
@@ -61,7 +63,7 @@ struct m2se_kernels {
   /* Sum of squares, accumulated in double; a NaN or infinity in x comes out as not finite. */
   double (*sum_squares)(const m2se_real *x, size_t n);
 
-  /* ---- attention pooling over the rows of one item (model.md, Items) ---- */
+  /* ---- attention pooling over the rows of one item (model/README.md, Items) ---- */
   /* s_j = rows_j . w; alpha = softmax(s) [count]; e = sum_j alpha_j rows_j [d]. count >= 1. */
   void (*pool_forward)(m2se_real *e, m2se_real *alpha, const m2se_real *rows, size_t count, size_t d,
                        const m2se_real *w);
@@ -149,12 +151,16 @@ struct m2se_kernels {
                         size_t ldu, const m2se_real *inv, size_t rows, size_t n);
 
   /* ---- losses ---- */
-  /* One anchor of NIP (model.md, Loss and Beyond the paper). l1, l2 [C]: the logits sim/tau of m and m' with
-   * each candidate; w [C]: what is added to both (bias - log q, and the logarithm of the count in the `last`
-   * objective); y: the anchor's own candidate, own_w: what is added for it instead of w[y]. lse_all = log
-   * sum_u (e^{l1_u + w_u} + e^{l2_u + w_u}), lse_own = log(e^{l1_y + own_w} + e^{l2_y + own_w}) Returns
-   * lse_all - lse_own; l1, l2 become its gradient times g (p_u, minus the own share at y), and, if dw is not
-   * NULL, dw[u] += g (p1_u + p2_u - own share at y). With C == 1 loss and gradients are exactly zero. */
+  /* One anchor of NIP (model/README.md, Loss and Beyond the paper). l1, l2 [C]: the logits sim/tau of m and
+   * m' with each candidate; w [C]: what is added to both (bias - log q, and the logarithm of the count in the
+   * `last` objective); y: the anchor's own candidate, for which own_w stands instead of w[y] in both sums.
+   * With w_y = own_w:
+   *
+   *   lse_all = log sum_u (e^{l1_u + w_u} + e^{l2_u + w_u}), lse_own = log(e^{l1_y + w_y} + e^{l2_y + w_y})
+   *
+   * Returns lse_all - lse_own; l1, l2 become its gradient times g (p_u, minus the own share at y), and, if dw
+   * is not NULL, dw[u] += the sum of the two (at y: the gradient of own_w). With C == 1 all are exactly zero.
+   */
   m2se_real (*nip_row)(m2se_real *l1, m2se_real *l2, const m2se_real *w, size_t candidates, size_t y,
                        m2se_real own_w, m2se_real g, m2se_real *dw);
   /* lse of row j of the contrast a -> b: over j' of ab[j'] where same-target others are left out, and of
@@ -166,9 +172,12 @@ struct m2se_kernels {
    * j0..j1-1. lse[j - j0]. */
   void (*cmcl_column_lse)(m2se_real *lse, const m2se_real *ab, size_t ldab, const m2se_real *bb, size_t ldbb,
                           const uint32_t *target, size_t j0, size_t j1, size_t n);
-  /* Row j of the gradients, in place. With P = exp(ab - lse_a[j]) where (j') is not left out, Q = exp(ab -
-   * lse_b[j']): ab[j'] = g (P + Q - 2 [j' == j]);  aa[j'] = g (e^{aa - lse_a[j]} + e^{aa - lse_a[j']});  bb
-   * alike with lse_b; left-out entries (and j' == j in aa, bb) become 0. */
+  /* Row j of the gradients, in place; ab, aa, bb at j':
+   *
+   *   ab = g (e^{ab - lse_a[j]} + e^{ab - lse_b[j']} - 2 [j' == j])
+   *   aa = g (e^{aa - lse_a[j]} + e^{aa - lse_a[j']}), bb alike with lse_b
+   *
+   * Left-out entries (and j' == j in aa, bb) become 0. */
   void (*cmcl_grad_row)(m2se_real *ab, m2se_real *aa, m2se_real *bb, const m2se_real *lse_a,
                         const m2se_real *lse_b, const uint32_t *target, size_t j, size_t n, m2se_real g);
 

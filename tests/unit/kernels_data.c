@@ -14,9 +14,9 @@
  * is aligned by luck. AddressSanitizer watches the ends itself, for reads as well, if nothing is in its way.
  */
 #if defined(__SANITIZE_ADDRESS__)
-enum { GUARD = 0 };
+static const size_t guard = 0;
 #else
-enum { GUARD = 17 };
+static const size_t guard = 17;
 #endif
 static const m2se_real guard_value = (m2se_real)-12345.5;
 
@@ -33,11 +33,11 @@ m2se_real data_number(void) {
 }
 
 m2se_real *data_new(size_t n, m2se_real scale) {
-  m2se_real *p = malloc((n + 2 * GUARD) * sizeof(*p));
+  m2se_real *p = malloc((n + 2 * guard) * sizeof(*p));
   assert_non_null(p);
-  for (size_t i = 0; i < n + 2 * GUARD; i++)
-    p[i] = i < GUARD || i >= n + GUARD ? guard_value : scale * data_number();
-  return p + GUARD;
+  for (size_t i = 0; i < n + 2 * guard; i++)
+    p[i] = i < guard || i >= n + guard ? guard_value : scale * data_number();
+  return p + guard;
 }
 
 m2se_real *data_copy(const m2se_real *from, size_t n) {
@@ -47,10 +47,10 @@ m2se_real *data_copy(const m2se_real *from, size_t n) {
 }
 
 void data_free(m2se_real *p, size_t n) {
-  for (size_t i = 0; i < GUARD; i++)
+  for (size_t i = 0; i < guard; i++)
     if (p[-1 - (ptrdiff_t)i] != guard_value || p[n + i] != guard_value)
       fail_msg("written outside a buffer of %zu elements", n);
-  free(p - GUARD);
+  free(p - guard);
 }
 
 struct m2se_dropout data_dropout(double p) {
