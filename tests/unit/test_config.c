@@ -125,17 +125,18 @@ static void test_checks(void **state) {
 static void test_environment(void **state) {
   (void)state;
   m2sed_config_defaults(&config);
-  char *good[] = {"PATH=/bin", "M2SED_CACHE=x", "M2SED_KAFKA_BROKERS=z:9", "M2SED_TRAIN_REPLAY_RATIO=1.5",
-                  NULL};
+  char path[] = "PATH=/bin", cache[] = "M2SED_CACHE=x", brokers[] = "M2SED_KAFKA_BROKERS=z:9";
+  char ratio[] = "M2SED_TRAIN_REPLAY_RATIO=1.5";
+  char *good[] = {path, cache, brokers, ratio, NULL};
   assert_int_equal(m2sed_config_parse_environment(&config, good, &error), 0);
   assert_string_equal(config.kafka_brokers, "z:9");
   assert_true(config.train_replay_ratio == 1.5);
-  char *unknown[] = {"M2SED_KAFKA_BROKER=z", NULL};
+  char *unknown[] = {(char *)"M2SED_KAFKA_BROKER=z", NULL};
   assert_int_equal(m2sed_config_parse_environment(&config, unknown, &error), M2SE_EMISSING);
   assert_string_equal(
       error.text,
       "environment M2SED_KAFKA_BROKER: kafka.broker: no such setting; the nearest is kafka.brokers");
-  char *wrong[] = {"M2SED_TRAIN_BATCH=many", NULL};
+  char *wrong[] = {(char *)"M2SED_TRAIN_BATCH=many", NULL};
   assert_int_equal(m2sed_config_parse_environment(&config, wrong, &error), M2SE_ETYPE);
 }
 
