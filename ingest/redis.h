@@ -10,6 +10,7 @@
  *
  * Every function belongs to the thread of the loop. Callbacks run from the loop, never from inside
  * m2se_redis_send or _call; from a callback every function may be called except m2se_redis_free.
+ * The program must ignore SIGPIPE: hiredis writes to sockets that the server may have closed.
  */
 #ifndef M2SE_REDIS_H
 #define M2SE_REDIS_H
