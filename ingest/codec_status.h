@@ -2,7 +2,7 @@
  *
  * DESIGN. Each message of proto/m2se.proto (which says what every field means) has one list here, from which
  * the struct, the encoder and the decoder are made; whoever shows a status (JSON, metrics, tables) loops over
- * the same lists. A unit test compares the lists with the .proto file. Any thread.
+ * the same lists. Any thread.
  */
 #ifndef M2SE_CODEC_STATUS_H
 #define M2SE_CODEC_STATUS_H

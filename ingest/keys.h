@@ -9,7 +9,9 @@
 
 #include "model/error.h"
 
-enum { M2SE_KEY_PREFIX_MAX = 64, M2SE_ID_BYTES_MAX = 128, M2SE_KEY_BYTES_MAX = 64 + 8 + 3 * 128 };
+#include "ingest/validate.h"
+
+enum { M2SE_KEY_PREFIX_MAX = 64, M2SE_KEY_BYTES_MAX = 64 + 8 + 3 * 128 };
 
 enum m2se_key_kind { /* with an id: "<prefix>seq:<id>"; the last two have none: "<prefix>model" */
                      M2SE_KEY_SEQUENCE,
