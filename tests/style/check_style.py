@@ -80,7 +80,9 @@ FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 75
 LINE_COLUMNS_MAX = 110
 PYTHON_COLUMNS_MAX = 125  # no formatter breaks these lines
-LONG_FILES = {}  # path -> why it is longer
+LONG_FILES = {  # path -> why it is longer
+    "tests/unit/test_redis.c": "one server child and its helpers serve all cases",
+}
 LONG_FUNCTIONS = {}  # "path:function" -> why it is longer
 
 # Written so that this file does not match itself.
