@@ -237,6 +237,8 @@ static void test_server_that_hangs(void **state) {
   assert_all(&answers, 30);
   rig_run_ms(rig, 100);
   assert_string_equal(rig_admin(rig, "GET last"), "29");
+  /* Because the new connection has ended the old one before it sent anything. */
+  assert_non_null(strstr(rig_admin(rig, "INFO commandstats"), "cmdstat_client|kill:"));
 }
 
 static void test_tcp(void **state) {
