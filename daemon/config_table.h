@@ -93,6 +93,9 @@
     "When events come faster than training: pause consumption, or shrink the replay.") \
   X(serve, epoch_steps, COUNT, "50", 1, 1e9, "", 0, \
     "Training steps between two publications of all item vectors.") \
+  X(serve, refresh_per_second, COUNT, "1000", 0, 1000000, "", 0, \
+    "Users without new events whose vector is made again with a new epoch, a second; 0: none, and their " \
+    "vectors can't be read after two epochs.") \
   X(serve, evaluate, SWITCH, "true", 0, 0, "", 0, \
     "Rank each event's item before learning from it (HR@10, NDCG@10, MRR), beside popularity.") \
   X(serve, popularity_weight, REAL, "0", 0, 100, "", 0, \

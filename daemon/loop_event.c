@@ -1,0 +1,295 @@
+/* The way of one interaction, from top to bottom:
+ *
+ *   a record is taken             m2sed_loop_take_event     decoded, checked; a dead letter if it breaks a
+ * rule Redis: the user's sequence    on_sequence               appended once; what comes back gives context
+ * and sequence the trainer learns            post_event                one message a record, in the order of
+ * its partition the server makes a vector     m2sed_loop_request_user   (and ranks the item first: the
+ * prequential evaluation) the vector has come           m2sed_loop_user_served    written to Redis Redis has
+ * it                  on_published              readers see it
+ *
+ * Records wait in loop->events for the first reply, users in loop->requests for the vector and the second
+ * one. */
+#include <assert.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "daemon/loop_state.h"
+
+/* ---- what identifies a record ---- */
+
+/* What event_digest sums: XXH3-64 of topic, 0x00, partition and offset in little-endian. */
+static uint64_t digest_of(const struct m2se_kafka_record *record) {
+  uint8_t bytes[256 + 1 + 4 + 8];
+  size_t size = strlen(record->topic_name);
+  assert(size <= 256);
+  memcpy(bytes, record->topic_name, size);
+  bytes[size++] = 0;
+  for (int i = 0; i < 4; i++)
+    bytes[size++] = (uint8_t)((uint32_t)record->partition >> 8 * i);
+  for (int i = 0; i < 8; i++)
+    bytes[size++] = (uint8_t)((uint64_t)record->offset >> 8 * i);
+  return XXH3_64bits(bytes, size);
+}
+
+/* First position of the partition that may come again after a crash. */
+static uint64_t durable_position(const struct m2sed_loop *loop, const struct m2sed_partition *partition) {
+  if (loop->options.new_log)
+    return UINT64_MAX; /* that log ends with the process */
+  return m2sed_position_make(partition->epoch, partition->durable_offset);
+}
+
+/* ---- the trainer ---- */
+
+static struct m2sed_event *oldest_event(struct m2sed_loop *loop) {
+  return loop->events_first < loop->events_end
+             ? &loop->events[loop->events_first & (loop->events_capacity - 1)]
+             : NULL;
+}
+
+static void post_event(struct m2sed_loop *loop, struct m2sed_train_message *message,
+                       const struct m2sed_event *event) {
+  assert(event == oldest_event(loop));
+  message->kind = M2SED_TRAIN_EVENT;
+  message->at = (struct m2sed_position){event->partition, event->position};
+  message->digest = event->digest;
+  message->event_time_ms = event->event_time_ms;
+  message->user_hash = XXH3_64bits(event->user, event->user_size);
+  message->item = event->item;
+  m2sed_loop_to_trainer(loop, message);
+  loop->events_first++;
+}
+
+/* Dead letters need no reply, only their turn. */
+static void post_ready(struct m2sed_loop *loop) {
+  const struct m2sed_event *event;
+  while ((event = oldest_event(loop)) && event->ready)
+    post_event(loop, &(struct m2sed_train_message){.outcome = M2SED_DEAD_LETTER}, event);
+}
+
+/* ---- the sequence ---- */
+
+static uint32_t slots_of(struct m2sed_loop *loop, const struct m2se_sequence *sequence,
+                         struct m2se_sequence_span span, uint32_t slots[M2SED_CONTEXT_MAX]) {
+  uint32_t count = 0;
+  for (uint32_t i = 0; i < span.count; i++) {
+    const struct m2se_sequence_entry *entry = &sequence->entries[span.first + i];
+    uint32_t slot = m2sed_loop_slot(loop, entry->item_id, entry->item_id_size);
+    if (slot != M2SED_SLOT_NONE)
+      slots[count++] = slot;
+  }
+  return count;
+}
+
+static void dead_letter_late(struct m2sed_loop *loop, struct m2sed_event *event, const char *reason) {
+  uint32_t item_size;
+  const char *item = m2sed_catalogue_id(loop->catalogue, event->item, &item_size);
+  const struct m2se_interaction interaction = {.user_id = {event->user, event->user_size},
+                                               .item_id = {item, item_size},
+                                               .event_id = {event->event_id, event->event_id_size},
+                                               .kind = {"", 0},
+                                               .event_time_ms = event->event_time_ms};
+  uint8_t value[1024];
+  const struct m2se_kafka_record record = {.topic = M2SE_KAFKA_INTERACTIONS,
+                                           .topic_name = loop->config->kafka_interactions,
+                                           .partition = event->partition,
+                                           .offset = (int64_t)(event->position & M2SED_OFFSET_MASK),
+                                           .timestamp_ms = event->produced_ms,
+                                           .key = event->user,
+                                           .key_size = event->user_size,
+                                           .value = value,
+                                           .value_size =
+                                               m2se_interaction_encode(&interaction, value, sizeof value)};
+  assert(record.value_size <= sizeof value);
+  m2sed_letters_send(loop, &record, "sequence", "stored_sequence", reason);
+  loop->counts.dead_lettered++;
+  event->ready = true;
+  post_ready(loop);
+}
+
+/* The context of an event is what stood before it, on a replay too; the outcome follows from that. */
+static enum m2sed_outcome outcome_of(const struct m2sed_event *event,
+                                     const struct m2se_sequence_result *result,
+                                     const struct m2sed_train_message *message) {
+  if (result->outcome == M2SE_SEQUENCE_DUPLICATE)
+    return M2SED_DUPLICATE;
+  if (result->outcome == M2SE_SEQUENCE_REPLAY &&
+      m2se_sequence_find(result->sequence, event->partition, event->position) ==
+          result->sequence->entry_count)
+    return M2SED_NO_CONTEXT; /* its entry has been dropped, and with it the context */
+  return message->context_count ? M2SED_TEACHES : M2SED_NO_CONTEXT;
+}
+
+static void on_sequence(void *context, const struct m2se_sequence_result *result) {
+  struct m2sed_event *event = context;
+  struct m2sed_loop *loop = event->loop;
+  if (result->status == M2SE_EIO)
+    return; /* closed before an answer: the record is read again after the restart */
+  post_ready(loop);
+  assert(event == oldest_event(loop)); /* replies come in the order of the calls */
+  if (result->status) {
+    dead_letter_late(loop, event, result->error);
+    return;
+  }
+  m2sed_freshness_add(&loop->freshness, M2SED_STAGE_SEQUENCE, loop->now_ms, event->produced_ms);
+  uint32_t length = (uint32_t)loop->config->sequence_length;
+  struct m2sed_train_message message = {0};
+  message.context_count = slots_of(
+      loop, result->sequence,
+      m2se_sequence_context(result->sequence, event->partition, event->position, length), message.context);
+  message.outcome = outcome_of(event, result, &message);
+  loop->counts.replayed += result->outcome == M2SE_SEQUENCE_REPLAY;
+  post_event(loop, &message, event);
+  if (message.outcome == M2SED_DUPLICATE)
+    return; /* nothing has changed for the user */
+
+  struct m2sed_serve_message request = {.evaluate = loop->config->serve_evaluate, .target = event->item};
+  request.context_count = message.context_count;
+  memcpy(request.context, message.context, sizeof request.context);
+  m2sed_loop_request_user(loop, &request, event->user, event->user_size, result->sequence,
+                          event->produced_ms);
+  post_ready(loop);
+}
+
+/* ---- the vector ---- */
+
+static void release_requests(struct m2sed_loop *loop) {
+  while (loop->requests_first < loop->requests_answered &&
+         loop->requests[loop->requests_first & (M2SED_REQUESTS - 1)].done)
+    loop->requests_first++;
+}
+
+void m2sed_loop_request_user(struct m2sed_loop *loop, struct m2sed_serve_message *message, const char *user,
+                             uint32_t user_size, const struct m2se_sequence *sequence, int64_t produced_ms) {
+  assert(loop->requests_end - loop->requests_first < M2SED_REQUESTS);
+  assert(user_size >= 1 && user_size <= M2SE_ID_BYTES_MAX);
+  uint32_t keep = (uint32_t)loop->config->sequence_keep;
+  struct m2sed_request *request = &loop->requests[loop->requests_end & (M2SED_REQUESTS - 1)];
+  *request =
+      (struct m2sed_request){.loop = loop, .user_size = (uint8_t)user_size, .produced_ms = produced_ms};
+  memcpy(request->user, user, user_size);
+  request->sequence_count = sequence->entry_count < keep ? sequence->entry_count : keep;
+  if (sequence->entry_count)
+    request->event_time_ms = sequence->entries[sequence->entry_count - 1].event_time_ms;
+  message->kind = M2SED_SERVE_USER;
+  message->tag = loop->requests_end++;
+  message->sequence_count =
+      slots_of(loop, sequence, m2se_sequence_latest(sequence, (uint32_t)loop->config->sequence_length),
+               message->sequence);
+  m2sed_loop_to_server(loop, message);
+}
+
+static void on_published(void *context, int status, const struct m2se_redis_reply *reply, const char *error) {
+  struct m2sed_request *request = context;
+  struct m2sed_loop *loop = request->loop;
+  (void)reply;
+  request->done = true;
+  if (status == 0) {
+    loop->counts.users_published++;
+    m2sed_freshness_add(&loop->freshness, M2SED_STAGE_VECTOR, loop->now_ms, request->produced_ms);
+  } else if (status != M2SE_EIO) {
+    M2SED_LOG(loop->log, WARN, "user vector refused by Redis",
+              M2SED_B("user", request->user, request->user_size), M2SED_S("why", error));
+  }
+  release_requests(loop);
+}
+
+void m2sed_loop_user_served(struct m2sed_loop *loop, const struct m2sed_served_message *message) {
+  assert(message->tag == loop->requests_answered && loop->requests_answered < loop->requests_end);
+  struct m2sed_request *request = &loop->requests[loop->requests_answered++ & (M2SED_REQUESTS - 1)];
+  loop->prequential = message->prequential;
+  if (!message->count) { /* no epoch yet, or no item of the sequence has features */
+    request->done = true;
+    release_requests(loop);
+    return;
+  }
+  const struct m2se_user_vector vector = {.user_id = request->user,
+                                          .user_id_size = request->user_size,
+                                          .vector = message->vectors,
+                                          .dim = message->dim,
+                                          .epoch = message->epoch,
+                                          .step = message->step,
+                                          .sequence_count = request->sequence_count,
+                                          .event_time_ms = request->event_time_ms};
+  int code = m2se_publish_user(loop->publisher, &vector, on_published, request);
+  if (code) { /* room was checked before: only memory is left */
+    m2sed_loop_fail(loop, code, "publishing a user vector: %s", m2se_error_text(code));
+    request->done = true;
+    release_requests(loop);
+  }
+}
+
+/* ---- the record ---- */
+
+static struct m2sed_event *add_event(struct m2sed_loop *loop, const struct m2se_kafka_record *record,
+                                     const struct m2sed_partition *partition) {
+  assert(loop->events_end - loop->events_first < loop->events_capacity);
+  struct m2sed_event *event = &loop->events[loop->events_end++ & (loop->events_capacity - 1)];
+  *event = (struct m2sed_event){.loop = loop,
+                                .partition = record->partition,
+                                .position = m2sed_position_make(partition->epoch, record->offset),
+                                .digest = digest_of(record),
+                                .produced_ms = record->timestamp_ms};
+  return event;
+}
+
+static void refuse_event(struct m2sed_loop *loop, struct m2sed_event *event,
+                         const struct m2se_kafka_record *record, const char *stage, const char *rule,
+                         const char *reason) {
+  m2sed_letters_send(loop, record, stage, rule, reason);
+  loop->counts.dead_lettered++;
+  event->ready = true;
+  post_ready(loop);
+}
+
+/* The arena's memory is good until the next record: what outlives it is copied into the event. */
+static void fill_event(struct m2sed_event *event, const struct m2se_interaction *interaction) {
+  event->event_time_ms = interaction->event_time_ms;
+  event->user_size = (uint8_t)interaction->user_id.size;
+  memcpy(event->user, interaction->user_id.data, interaction->user_id.size);
+  event->event_id_size = (uint8_t)interaction->event_id.size;
+  memcpy(event->event_id, interaction->event_id.data, interaction->event_id.size);
+}
+
+void m2sed_loop_take_event(struct m2sed_loop *loop, const struct m2se_kafka_record *record) {
+  struct m2sed_partition *partition = m2sed_positions_find(loop->positions, record->partition);
+  assert(partition && partition->started);
+  if (record->offset >= partition->until)
+    return; /* came after the start: not ours to take with --until-end */
+  struct m2sed_event *event = add_event(loop, record, partition);
+  partition->next_offset = record->offset + 1;
+  loop->counts.received++;
+  m2sed_freshness_add(&loop->freshness, M2SED_STAGE_CONSUMED, loop->now_ms, record->timestamp_ms);
+
+  struct m2se_interaction interaction;
+  struct m2se_refusal refusal;
+  if (m2se_interaction_decode(&interaction, &loop->interaction_arena, record->value, record->value_size,
+                              &refusal)) {
+    loop->counts.refused[refusal.rule]++;
+    refuse_event(loop, event, record, "decode", m2se_rule_name(refusal.rule), refusal.text);
+    return;
+  }
+  fill_event(event, &interaction);
+  event->item = m2sed_loop_slot(loop, interaction.item_id.data, (uint32_t)interaction.item_id.size);
+  if (event->item == M2SED_SLOT_NONE) {
+    refuse_event(loop, event, record, "catalogue", "items_max", "the catalogue is full (model.items_max)");
+    return;
+  }
+  if (event->event_time_ms > loop->newest_event_ms)
+    loop->newest_event_ms = event->event_time_ms;
+  m2sed_status_count_user(loop, XXH3_64bits(event->user, event->user_size));
+
+  const struct m2se_sequence_event call = {.user_id = event->user,
+                                           .user_id_size = event->user_size,
+                                           .item_id = interaction.item_id.data,
+                                           .item_id_size = (uint32_t)interaction.item_id.size,
+                                           .partition = event->partition,
+                                           .position = event->position,
+                                           .event_time_ms = event->event_time_ms,
+                                           .has_event_hash = event->event_id_size > 0,
+                                           .event_hash = XXH3_64bits(event->event_id, event->event_id_size),
+                                           .durable_position = durable_position(loop, partition)};
+  int code = m2se_sequencer_apply(loop->sequencer, &call, on_sequence, event);
+  if (code) /* room was checked before: only memory is left. What follows is not taken, so that no gap arises.
+             */
+    m2sed_loop_fail(loop, code, "applying an event: %s", m2se_error_text(code));
+}
