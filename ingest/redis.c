@@ -324,7 +324,7 @@ static int enqueue(struct m2se_redis *redis, const struct m2se_redis_argument *h
     return M2SE_ELIMIT;
   }
   size_t capacity = size_bound(1, head_count + count, bytes_in);
-  char *bytes = malloc(capacity);
+  char *bytes = malloc(capacity + 1);
   if (!bytes)
     return M2SE_ENOMEM;
   char *to = put_line(bytes, '*', head_count + count);
@@ -332,6 +332,7 @@ static int enqueue(struct m2se_redis *redis, const struct m2se_redis_argument *h
     to = put_bulk(to, head[i].bytes, head[i].size);
   for (uint32_t i = 0; i < count; i++)
     to = put_bulk(to, arguments[i].bytes, arguments[i].size);
+  *to = 0; /* hiredis looks for the command's name with string functions */
   struct command *command = at(redis, redis->tail++);
   *command = (struct command){.bytes = bytes, .size = (size_t)(to - bytes), .script = -1};
   command->callback = callback;

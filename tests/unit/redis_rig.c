@@ -47,12 +47,16 @@ void rig_start_server(struct redis_rig *rig) {
   assert_int_equal(rig->admin->err, 0);
 }
 
-void rig_kill_server(struct redis_rig *rig) {
+void rig_end_server(struct redis_rig *rig) {
   redisFree(rig->admin);
   rig->admin = NULL;
-  kill(m2se_redis_child_pid(rig->child), SIGKILL);
   assert_int_equal(m2se_redis_child_stop(rig->child, PATIENCE_MS, NULL), 0);
   rig->child = NULL;
+}
+
+void rig_kill_server(struct redis_rig *rig) {
+  kill(m2se_redis_child_pid(rig->child), SIGKILL);
+  rig_end_server(rig);
 }
 
 void rig_start(struct redis_rig *rig) {
