@@ -75,7 +75,7 @@ bool m2sed_item_featurised(const struct m2sed_item_record *record) {
 int m2sed_batcher_new(struct m2sed_batcher **batcher, const struct m2se_config *config,
                       const struct m2sed_train_settings *settings, struct m2sed_item_record *const *records,
                       struct m2se_error *error) {
-  struct m2se_limits limits = {0};
+  struct m2se_limits limits;
   *batcher = NULL;
   int code = m2sed_batcher_limits(config, settings, &limits, error);
   if (code < 0) {

@@ -32,7 +32,8 @@ struct m2sed_checkpoint_item {
 /* All state as of the last message taken. Made by the trainer (weights set, directory empty) or by
  * m2sed_checkpoint_load (weights NULL: they are in the files of `directory`). */
 struct m2sed_checkpoint_state {
-  struct m2se_config config;
+  struct m2se_config config; /* load fills what decides the shape and the random draws: sizes, tau, lambda,
+                                dropout, targets, item_residual, item_bias, seed; the rest is zero */
   struct m2se_snapshot *weights;
   char directory[4096];
   uint64_t step;

@@ -7,7 +7,7 @@ const double m2sed_freshness_bounds_ms[M2SED_FRESHNESS_BOUNDS] = {
     150, 200, 300, 500, 700, 1000, 2000, 5000, 10000, 30000, 60000, 300000};
 
 const char *const m2sed_stage_names[M2SED_STAGE_COUNT] = {
-#define M2SED_STAGE_NAME(stage, name) [M2SED_STAGE_##stage] = name,
+#define M2SED_STAGE_NAME(stage, name) [M2SED_STAGE_##stage] = (name),
     M2SED_STAGES(M2SED_STAGE_NAME)
 #undef M2SED_STAGE_NAME
 };

@@ -28,7 +28,7 @@ int m2sed_train_settings_check(const struct m2sed_train_settings *settings, stru
 
 static int allocate(struct m2sed_learning *learning, struct m2se_error *error) {
   const struct m2sed_train_settings *settings = &learning->settings;
-  struct m2se_limits limits = {0};
+  struct m2se_limits limits;
   learning->next_position = calloc(M2SED_PARTITIONS_MAX, sizeof *learning->next_position);
   learning->records = calloc(settings->items_max, sizeof(struct m2sed_item_record *));
   learning->popularity = calloc(settings->items_max, sizeof *learning->popularity);

@@ -185,14 +185,6 @@ static void encode_sequences(struct m2sed_server *server, uint32_t rows) {
   }
 }
 
-static bool finite_vector(const float *x, uint32_t n) {
-  float sum = 0;
-  for (uint32_t i = 0; i < n; i++) {
-    sum += x[i] * 0;
-  }
-  return sum == 0;
-}
-
 static void answer_users(struct m2sed_server *server, uint32_t users) {
   uint32_t row_of[USERS], rows = 0, dim = server->view.dim;
   bool serving = server->current->copy != NULL;
@@ -218,7 +210,7 @@ static void answer_users(struct m2sed_server *server, uint32_t users) {
     answer->step = server->current->step;
     answer->dim = dim;
     const float *vector = server->vectors + (size_t)row_of[i] * dim;
-    answer->count = row_of[i] < USERS && finite_vector(vector, dim) ? 1 : 0;
+    answer->count = row_of[i] < USERS && m2sed_vector_finite(vector, dim) ? 1 : 0;
     if (answer->count > 0) {
       memcpy(answer->vectors, vector, dim * sizeof(float));
     }

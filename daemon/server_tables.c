@@ -78,7 +78,7 @@ uint32_t m2sed_table_next(struct m2sed_table *table, const struct m2sed_catalogu
   return count;
 }
 
-static bool all_finite(const float *x, uint32_t n) {
+bool m2sed_vector_finite(const float *x, uint32_t n) {
   float sum = 0;
   for (uint32_t i = 0; i < n; i++) {
     sum += x[i] * 0; /* 0, or NaN if x[i] is not finite */
@@ -115,7 +115,7 @@ void m2sed_table_encode(struct m2sed_table *table, const struct m2sed_catalogue_
   for (uint32_t i = 0; i < count; i++) {
     const float *state = view->block_states + (size_t)i * view->state_floats;
     const float *vector = message->vectors + (size_t)i * view->dim;
-    if (!all_finite(vector, view->dim) || !all_finite(state, view->state_floats)) {
+    if (!m2sed_vector_finite(vector, view->dim) || !m2sed_vector_finite(state, view->state_floats)) {
       continue;
     }
     uint32_t slot = slots[i];

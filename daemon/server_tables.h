@@ -52,4 +52,7 @@ void m2sed_table_encode(struct m2sed_table *table, const struct m2sed_catalogue_
 uint32_t m2sed_table_next(struct m2sed_table *table, const struct m2sed_catalogue_view *view,
                           uint32_t *slots);
 
+/* Nothing that is not finite leaves the server, whatever the features were. */
+bool m2sed_vector_finite(const float *x, uint32_t n);
+
 #endif

@@ -32,10 +32,6 @@ void *m2se_arena_take(struct m2se_arena *arena, size_t size) {
   return memory;
 }
 
-int m2se_refuse_memory(const struct m2se_arena *arena, struct m2se_refusal *refusal) {
-  return m2se_refuse(refusal, M2SE_RULE_MEMORY, "decoding takes more than %zu bytes", arena->size);
-}
-
 /* ---- which format ---- */
 
 static bool is_blank(uint8_t byte) {

@@ -35,6 +35,8 @@ int m2se_item_from_json(struct m2se_item *item, struct m2se_raw_rows *text_rows,
                         struct m2se_raw_rows *image_rows, struct m2se_arena *arena,
                         const struct m2se_payload *payload, struct m2se_refusal *refusal);
 
-int m2se_refuse_memory(const struct m2se_arena *arena, struct m2se_refusal *refusal);
+static inline int m2se_refuse_memory(const struct m2se_arena *arena, struct m2se_refusal *refusal) {
+  return m2se_refuse(refusal, M2SE_RULE_MEMORY, "decoding takes more than %zu bytes", arena->size);
+}
 
 #endif

@@ -70,7 +70,7 @@ static int parse_host(struct m2se_redis_uri *uri, const char *text, const char *
   if (decode(uri->host, sizeof uri->host, host, host_end, "host", error))
     return M2SE_EINVAL;
   if (colon < end) {
-    uint32_t port = 0;
+    uint32_t port;
     if (parse_number(&port, colon + 1, end, 65535, "port", error))
       return M2SE_EINVAL;
     uri->port = (uint16_t)port;

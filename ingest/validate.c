@@ -26,10 +26,10 @@ const char *m2se_rule_text(enum m2se_rule rule) {
   return rules[rule].text;
 }
 
-int m2se_refuse(struct m2se_refusal *refusal, enum m2se_rule rule, const char *format, ...) {
+void m2se_refusal_write(struct m2se_refusal *refusal, enum m2se_rule rule, const char *format, ...) {
   assert((unsigned)rule < M2SE_RULE_COUNT_OF_ALL);
   if (!refusal)
-    return M2SE_EFORMAT;
+    return;
   char raw[512];
   va_list arguments;
   va_start(arguments, format);
@@ -45,7 +45,6 @@ int m2se_refuse(struct m2se_refusal *refusal, enum m2se_rule rule, const char *f
       break;
   memcpy(refusal->text, clean.text, length);
   refusal->text[length] = 0;
-  return M2SE_EFORMAT;
 }
 
 int m2se_validate_text(const char *text, size_t size, const char *what, struct m2se_refusal *refusal) {

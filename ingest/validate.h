@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "model/error.h"
+
 enum {
   M2SE_ID_BYTES_MAX = 128,
   M2SE_INTERACTION_BYTES_MAX = 64 << 10, /* a record as it comes from Kafka */
@@ -53,7 +55,9 @@ struct m2se_refusal {
 };
 
 /* Fills the refusal (NULL is allowed) and returns M2SE_EFORMAT (model/error.h). */
-int m2se_refuse(struct m2se_refusal *refusal, enum m2se_rule rule, const char *format, ...)
+#define m2se_refuse(refusal, rule, ...)                                                                      \
+  (m2se_refusal_write((refusal), (rule), __VA_ARGS__), m2se_error_returned(M2SE_EFORMAT))
+void m2se_refusal_write(struct m2se_refusal *refusal, enum m2se_rule rule, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* 0, or M2SE_EFORMAT and why (rules text and id). `what` names the field. Control characters are U+0000..001F

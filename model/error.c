@@ -57,7 +57,7 @@ static void set_text(struct m2se_error *error, const char *format, va_list argum
   clean_line(error->text, sizeof error->text);
 }
 
-int m2se_error_set(struct m2se_error *error, int code, const char *format, ...) {
+void m2se_error_write(struct m2se_error *error, int code, const char *format, ...) {
   assert(strcmp(m2se_error_name(code), "unknown") != 0);
   if (error) {
     va_list arguments;
@@ -66,7 +66,6 @@ int m2se_error_set(struct m2se_error *error, int code, const char *format, ...) 
     va_end(arguments);
     error->code = code;
   }
-  return code;
 }
 
 int m2se_error_prefix(struct m2se_error *error, int code, const char *format, ...) {

@@ -37,9 +37,16 @@ struct m2se_error {
 /* Writes code and text and returns code, so that `return m2se_error_set(...)` reads as one step. The text is
  * always one line of valid UTF-8: control characters and broken bytes (from file names, foreign files) become
  * '?', and what does not fit is cut at a character. error may be NULL: the code is returned all the same.
- * code must be in the list. */
-int m2se_error_set(struct m2se_error *error, int code, const char *format, ...)
+ * code must be in the list.
+ * A macro around the function that writes, so that the compiler and static analysis see which code comes
+ * back: a caller that tests for it is known not to go on. `code` is evaluated twice. */
+#define m2se_error_set(error, code, ...)                                                                     \
+  (m2se_error_write((error), (code), __VA_ARGS__), m2se_error_returned(code))
+void m2se_error_write(struct m2se_error *error, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+static inline int m2se_error_returned(int code) {
+  return code;
+}
 
 /* Puts "<prefix>: " before the text, for a caller that knows the context (a file, a tensor) which the failing
  * function did not. Returns error->code, or with error NULL the code given. */

@@ -216,14 +216,14 @@ class M2SE(nn.Module):
     @classmethod
     def from_file(cls, tensors, metadata, dtype=torch.float64):
         """The model of a weights file. Raises Malformed when names or shapes differ from the metadata's."""
-        model = cls(Config.from_metadata(metadata))
+        model = cls(Config.from_metadata(metadata)).to(dtype)
         expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
         found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         if expected != found:
             wrong = sorted(set(expected.items()) ^ set(found.items()))
             raise Malformed(f"weights: names or shapes that do not fit: {wrong[:4]}")
         model.load_state_dict(tensors)
-        return model.to(dtype)
+        return model
 
     def encode_modality(self, encoder, part, n_items):
         """[I, h]; zeros for the items without rows."""
