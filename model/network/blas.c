@@ -113,3 +113,7 @@ const char *m2se_blas_kernel(void) {
 const char *m2se_simd_kernel(void) {
   return m2se_kernels_best()->name;
 }
+
+void m2se_blas_square(size_t n, const m2se_real *a, const m2se_real *b, m2se_real *c) {
+  m2se_gemm_nn(n, n, n, a, n, b, n, 0, c, n);
+}

@@ -43,4 +43,7 @@ void m2se_learner_backpropagate(struct m2se_learner *learner, const struct m2se_
                                 const uint8_t *swap, bool training, const struct m2se_workers *workers,
                                 struct m2se_losses *losses);
 
+/* Of the matrix products of the step just made (flops.c). */
+double m2se_learner_flops(const struct m2se_learner *learner);
+
 #endif

@@ -326,6 +326,7 @@ int m2se_learner_step(struct m2se_learner *l, const struct m2se_batch *batch,
   result->gradient_norm = gradient_norm(&s);
   result->positions = l->plan.n_positions;
   result->anchors = l->plan.n_anchors;
+  result->flops = m2se_learner_flops(l);
   result->applied = isfinite(result->losses.total) && isfinite(result->gradient_norm) &&
                     (gradient_norm_max <= 0 || result->gradient_norm <= gradient_norm_max);
   if (result->applied) {
