@@ -165,8 +165,8 @@ struct m2se_weights;
 int m2se_weights_new(struct m2se_weights **weights, const struct m2se_config *config, uint32_t catalogue,
                      struct m2se_error *error);
 void m2se_weights_free(struct m2se_weights *weights);
-/* Copies the learner's parameters and the first `slots` rows of its item table. Same config shape and
- * catalogue. */
+/* Copies the learner's parameters and the first `slots` rows of its item table. Same shape, and the same of
+ * residuals and biases. */
 void m2se_weights_copy(struct m2se_weights *weights, const struct m2se_learner *learner, uint32_t slots);
 uint64_t m2se_weights_step(const struct m2se_weights *weights);
 

@@ -14,7 +14,10 @@
 
 struct m2se_server;
 
-/* bias_component: published vectors have the component behind (needed for item biases or a count term). */
+enum { M2SE_SERVER_ROWS_MAX = 65536 }; /* rows of one modality that an item may have */
+
+/* Takes all its memory here, for mini-batches of bounded size. bias_component: published vectors have the
+ * component behind (needed for item biases or a count term). M2SE_EINVAL, M2SE_ENOMEM. */
 int m2se_server_new(struct m2se_server **server, const struct m2se_config *config, bool bias_component,
                     struct m2se_error *error);
 void m2se_server_free(struct m2se_server *server);
@@ -22,8 +25,9 @@ void m2se_server_free(struct m2se_server *server);
 uint32_t m2se_server_dim(const struct m2se_server *server);
 
 /* states [n, 2h] and vectors [n, dim], row i for items[i]; an item with no rows in either modality gets zeros
- * and is not to be published. count_term [n] or NULL: beta log(kappa + n_i), added to the last component. Any
- * n. */
+ * and is not to be published. count_term [n] or NULL: beta log(kappa + n_i), added to the last component. A
+ * slot beyond those that the weights were copied with has residual and bias 0. Any n; weights of the server's
+ * shape. */
 void m2se_server_items(struct m2se_server *server, const struct m2se_weights *weights,
                        const struct m2se_item_input *items, size_t n, const float *count_term, float *states,
                        float *vectors);
