@@ -47,8 +47,8 @@ void m2se_cmcl_rows(const struct m2se_loss_run *run, uint32_t tile) {
 void m2se_cmcl_columns(const struct m2se_loss_run *run, uint32_t tile) {
   struct m2se_losses_work *w = run->work;
   uint32_t j0 = tile * M2SE_CMCL_TILE, j1 = tile_end(run, tile);
-  run->kernels->cmcl_column_lse(w->lse_b + j0, w->ab, w->ld, w->bb + j0 * w->ld, w->ld, run->plan->target, j0,
-                                j1, run->plan->n_sequences);
+  run->kernels->cmcl_column_lse(w->lse_b + j0, w->ab, w->ld, w->bb, w->ld, run->plan->target, j0, j1,
+                                run->plan->n_sequences);
 }
 
 double m2se_cmcl_loss(const struct m2se_loss_run *run) {
