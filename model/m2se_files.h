@@ -1,9 +1,10 @@
 /* The weights on disk: model.safetensors and optimizer.safetensors (model/README.md has the tensors).
  *
  * model.safetensors opens in Python's safetensors and PyTorch as it is. optimizer.safetensors holds Adam's
- * moments under m.NAME and v.NAME, the item table (residuals, biases, their moments and counts, [slots used,
- * ...]) and the step. Nothing half-loaded: a file that fails leaves the learner as it was. Blocks on the
- * disk: not for the loop thread.
+ * moments under m.NAME and v.NAME, the item table (items.residual [slots, 2h], items.bias [slots], their
+ * moments likewise, items.updates U32 [slots]) and in its metadata the step and the slots. Nothing
+ * half-loaded: a file that fails leaves the learner as it was. Errors name the file, the tensor or metadata
+ * key, and the rule. Blocks on the disk: not for the loop thread.
  */
 #ifndef M2SE_FILES_H
 #define M2SE_FILES_H
@@ -26,10 +27,12 @@ int m2se_snapshot_write_model(const struct m2se_snapshot *snapshot, const char *
 int m2se_snapshot_write_optimizer(const struct m2se_snapshot *snapshot, const char *path,
                                   struct m2se_error *error);
 
-/* The shape and temperatures that a weights file states in its metadata, the rest of config untouched. */
+/* The shape, tau, lambda and dropout that a weights file states in its metadata; the rest of config is left
+ * alone, after an error all of it. */
 int m2se_model_read_config(const char *path, struct m2se_config *config, struct m2se_error *error);
-/* Weights only (optimizer_path NULL: moments zero, step 0) or both. *slots: rows of the item table that came.
- */
+/* Weights only (optimizer_path NULL: moments and item table zero, step 0) or both, which must be of one step.
+ * The shape must be the learner's, residuals and biases on or off as there; float32 only, nothing missing,
+ * nothing besides. *slots: rows of the item table that came, at most the learner's catalogue. */
 int m2se_learner_load(struct m2se_learner *learner, const char *model_path, const char *optimizer_path,
                       uint32_t *slots, struct m2se_error *error);
 

@@ -88,6 +88,9 @@ int m2se_safetensors_from_memory(struct m2se_safetensors **file, const void *byt
                                  const char *label, struct m2se_error *error);
 void m2se_safetensors_close(struct m2se_safetensors *file); /* all that it gave out ends; NULL: nothing */
 
+/* The name of the file in errors: the end of a long path. Borrowed until close. */
+const char *m2se_safetensors_label(const struct m2se_safetensors *file);
+
 /* Tensors in the order of their data. Borrowed until close. */
 uint32_t m2se_safetensors_count(const struct m2se_safetensors *file);
 const struct m2se_tensor *m2se_safetensors_at(const struct m2se_safetensors *file, uint32_t index);

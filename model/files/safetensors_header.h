@@ -23,9 +23,6 @@ void m2se_header_free(struct m2se_header *header);
 /* Fills count and bytes from shape and dtype. M2SE_EFORMAT: more than 64 bits can count. */
 int m2se_tensor_measure(struct m2se_tensor *tensor, struct m2se_error *error);
 
-/* The name of an open file in errors. */
-const char *m2se_safetensors_label(const struct m2se_safetensors *file);
-
 /* The last M2SE_LABEL_MAX bytes of a path. */
 const char *m2se_label(const char *path);
 

@@ -25,8 +25,8 @@ static size_t segments_of(size_t n) {
   return (n + SQUARES_SEGMENT - 1) / SQUARES_SEGMENT;
 }
 
-static void carve_table(struct m2se_item_table *t, struct m2se_arena *arena, const struct m2se_config *config,
-                        size_t catalogue) {
+void m2se_item_table_carve(struct m2se_item_table *t, struct m2se_arena *arena,
+                           const struct m2se_config *config, size_t catalogue) {
   size_t residuals = config->item_residual ? catalogue * 2 * config->h : 0,
          biases = config->item_bias ? catalogue : 0;
   M2SE_TAKE(arena, t->residual, residuals);
@@ -57,7 +57,7 @@ static void carve(struct m2se_learner *l, struct m2se_arena *arena) {
                        (m2se_real *)((uintptr_t)tail_start - l->list.sequence_start * sizeof *tail_start));
     }
   }
-  carve_table(&l->table, arena, &l->config, l->limits.catalogue);
+  m2se_item_table_carve(&l->table, arena, &l->config, l->limits.catalogue);
   m2se_plan_carve(&l->plan, arena, &l->limits);
   m2se_items_carve(&l->items, arena, &l->config, l->limits.items, l->limits.rows, true);
   m2se_sequences_carve(&l->sequences, arena, &l->config, l->limits.positions, true);

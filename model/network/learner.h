@@ -11,6 +11,10 @@ struct m2se_item_table {
   uint32_t *touched; /* [catalogue]: updates so far, Adam's own step count of the row */
 };
 
+/* Residuals and biases that are off take nothing. */
+void m2se_item_table_carve(struct m2se_item_table *table, struct m2se_arena *arena,
+                           const struct m2se_config *config, size_t catalogue);
+
 struct m2se_learner {
   struct m2se_config config;
   struct m2se_limits limits;
