@@ -151,6 +151,20 @@ struct m2se_kernels {
                         size_t ldu, const m2se_real *inv, size_t rows, size_t n);
 
   /* ---- losses ---- */
+  /* NIP's products of a tile of anchors with all candidates. nip_panel: the multiple that h must be of, else,
+   * and if it is 0 (the scalar table has none of the four), a general product does the work. logits and grad
+   * are [rows, ld], ld >= candidates.
+   *   pack        panels = unit [candidates, h] rearranged, ceil(candidates / nip_panel) * nip_panel * h
+   * floats logits      logits = m [rows, h] unit^T anchors     dm [rows, h] = grad unit candidates  dunit
+   * [candidates, h] += grad^T m */
+  size_t nip_panel;
+  void (*nip_pack)(m2se_real *panels, const m2se_real *unit, size_t candidates, size_t h);
+  void (*nip_logits)(m2se_real *logits, size_t ld, const m2se_real *m, size_t rows, const m2se_real *panels,
+                     size_t candidates, size_t h);
+  void (*nip_anchors)(m2se_real *dm, const m2se_real *grad, size_t ld, const m2se_real *unit, size_t rows,
+                      size_t candidates, size_t h);
+  void (*nip_candidates)(m2se_real *dunit, const m2se_real *grad, size_t ld, const m2se_real *m, size_t rows,
+                         size_t candidates, size_t h);
   /* One anchor of NIP (model/README.md, Loss and Beyond the paper). l1, l2 [C]: the logits sim/tau of m and
    * m' with each candidate; w [C]: what is added to both (bias - log q, and the logarithm of the count in the
    * `last` objective); y: the anchor's own candidate, for which own_w stands instead of w[y] in both sums.

@@ -13,6 +13,7 @@
 /* these use what stands above */
 #include "model/kernels/kernels_vector_attention.inc"
 #include "model/kernels/kernels_vector_losses.inc"
+#include "model/kernels/kernels_vector_product.inc"
 
 #define QUOTE_EXPANDED(x) #x
 #define QUOTE(x) QUOTE_EXPANDED(x)
@@ -43,6 +44,11 @@ static const struct m2se_kernels vector_kernels = {
     .attention_backward = vector_attention_backward,
     .unit_forward = vector_unit_forward,
     .unit_backward = vector_unit_backward,
+    .nip_panel = 2 * M2SE_LANES,
+    .nip_pack = vector_nip_pack,
+    .nip_logits = vector_nip_logits,
+    .nip_anchors = vector_nip_anchors,
+    .nip_candidates = vector_nip_candidates,
     .nip_row = vector_nip_row,
     .cmcl_row_lse = vector_cmcl_row_lse,
     .cmcl_column_lse = vector_cmcl_column_lse,

@@ -21,6 +21,7 @@ struct m2se_nip_work { /* of one modality */
   int32_t *compact;      /* [plan candidates]: or -1 */
   uint32_t *anchor;      /* [anchors] */
   m2se_real *unit;       /* [candidates, h] */
+  m2se_real *panels;     /* unit, packed for the products */
   m2se_real *w, *own_w;  /* [candidates] */
   m2se_real *dunit, *dw; /* [SHARDS, candidates, h], [SHARDS, candidates] */
   double *loss;          /* [SHARDS] */

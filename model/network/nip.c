@@ -4,6 +4,13 @@
 #include "model/network/blas_door.h"
 #include "model/network/losses.h"
 
+enum { NIP_PANEL_MAX = 32 };
+
+/* Whether this CPU's own products take this width; else cblas does. */
+static bool has_own_products(const struct m2se_loss_run *run) {
+  return run->kernels->nip_panel && run->config->h % run->kernels->nip_panel == 0;
+}
+
 void m2se_losses_carve(struct m2se_losses_work *work, struct m2se_arena *arena,
                        const struct m2se_config *config, const struct m2se_limits *limits) {
   size_t n = limits->items, h = config->h, b = limits->sequences;
@@ -13,6 +20,7 @@ void m2se_losses_carve(struct m2se_losses_work *work, struct m2se_arena *arena,
     M2SE_TAKE(arena, w->compact, n);
     M2SE_TAKE(arena, w->anchor, limits->positions);
     M2SE_TAKE(arena, w->unit, n * h);
+    M2SE_TAKE(arena, w->panels, (n + NIP_PANEL_MAX) * h);
     M2SE_TAKE(arena, w->w, n);
     M2SE_TAKE(arena, w->own_w, n);
     M2SE_TAKE(arena, w->dunit, M2SE_SHARDS * n * h);
@@ -59,11 +67,39 @@ void m2se_nip_begin(const struct m2se_loss_run *run, int modality, const m2se_re
       w->w[c] += (m2se_real)log((double)plan->candidate_count[u]);
     }
   }
+  if (has_own_products(run)) {
+    run->kernels->nip_pack(w->panels, w->unit, w->candidates, h);
+  }
   w->anchors = 0;
   for (uint32_t a = 0; a < plan->n_anchors; a++) {
     if (w->compact[plan->candidate_of[plan->pos_target[plan->anchor[a]]]] >= 0) {
       w->anchor[w->anchors++] = a;
     }
+  }
+}
+
+/* logits [rows, candidates] = m unit^T. */
+static void logits_forward(const struct m2se_loss_run *run, const struct m2se_nip_work *w, m2se_real *logits,
+                           const m2se_real *m, size_t rows) {
+  size_t h = run->config->h, n = w->candidates;
+  if (has_own_products(run)) {
+    run->kernels->nip_logits(logits, n, m, rows, w->panels, n, h);
+  } else {
+    m2se_gemm_nt(rows, n, h, m, h, w->unit, h, 0, logits, n);
+  }
+}
+
+/* dm [rows, h] =, dunit [candidates, h] +=, from the gradient of the logits. */
+static void logits_backward(const struct m2se_loss_run *run, const struct m2se_nip_work *w,
+                            const m2se_real *grad, const m2se_real *m, size_t rows, m2se_real *dm,
+                            m2se_real *dunit) {
+  size_t h = run->config->h, n = w->candidates;
+  if (has_own_products(run)) {
+    run->kernels->nip_anchors(dm, grad, n, w->unit, rows, n, h);
+    run->kernels->nip_candidates(dunit, grad, n, m, rows, n, h);
+  } else {
+    m2se_gemm_nn(rows, h, n, grad, n, w->unit, h, 0, dm, h);
+    m2se_gemm_tn(n, h, rows, grad, n, m, h, 1, dunit, h);
   }
 }
 
@@ -89,15 +125,14 @@ void m2se_nip_shard(const struct m2se_loss_run *run, int modality, uint32_t shar
         m[r * h + k] = unit[k] * inv_tau;
       }
     }
-    m2se_gemm_nt(2 * rows, candidates, h, m, h, w->unit, h, 0, logits, candidates);
+    logits_forward(run, w, logits, m, 2 * rows);
     for (uint32_t r = 0; r < rows; r++) {
       uint32_t a = w->anchor[t + r];
       size_t y = (size_t)w->compact[plan->candidate_of[plan->pos_target[plan->anchor[a]]]];
       w->loss[shard] += run->kernels->nip_row(logits + 2 * r * candidates, logits + (2 * r + 1) * candidates,
                                               w->w, candidates, y, w->own_w[y], g, dw);
     }
-    m2se_gemm_nn(2 * rows, h, candidates, logits, candidates, w->unit, h, 0, dm, h);
-    m2se_gemm_tn(candidates, h, 2 * rows, logits, candidates, m, h, 1, dunit, h);
+    logits_backward(run, w, logits, m, 2 * rows, dm, dunit);
     for (uint32_t r = 0; r < 2 * rows; r++) {
       uint32_t a = w->anchor[t + r / 2], row = r % 2 ? plan->anchor_image[a] : plan->anchor_text[a];
       run->kernels->axpy(run->sequences->dunit + row * 2 * h + column, inv_tau, dm + r * h, h);

@@ -306,6 +306,7 @@ static int run(const struct m2se_kernels *table) {
       cmocka_unit_test(test_nip),
       cmocka_unit_test(test_nip_alone),
       cmocka_unit_test(test_nip_extremes),
+      cmocka_unit_test(test_nip_products),
       cmocka_unit_test(test_cmcl),
       cmocka_unit_test(test_cmcl_alone),
       cmocka_unit_test(test_division_of_rows),

@@ -30,6 +30,7 @@ void test_attention(void **state);
 void test_nip(void **state);
 void test_nip_alone(void **state);
 void test_nip_extremes(void **state);
+void test_nip_products(void **state);
 void test_cmcl(void **state);
 void test_cmcl_alone(void **state);
 void test_division_of_rows(void **state);

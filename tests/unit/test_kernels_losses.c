@@ -52,6 +52,50 @@ void test_nip_extremes(void **state) {
   assert_true(isnan(k->nip_row(bad, l2, w, 20, 3, 0, 1, NULL)));
 }
 
+/* The plain sums that NIP's three products stand for; every shape has a rest in rows, candidates or both. */
+static void plain_products(const struct pair *logits, const struct pair *dm, const struct pair *dunit,
+                           const float *m, const float *unit, const float *grad, const size_t shape[3]) {
+  const size_t rows = shape[0], candidates = shape[1], h = shape[2];
+  for (size_t r = 0; r < rows; r++)
+    for (size_t x = 0; x < h; x++)
+      dm->want[r * h + x] = 0; /* overwritten; dunit is added to */
+  for (size_t r = 0; r < rows; r++)
+    for (size_t c = 0; c < candidates; c++) {
+      double sum = 0;
+      for (size_t x = 0; x < h; x++) {
+        sum += (double)m[r * h + x] * unit[c * h + x];
+        dm->want[r * h + x] += grad[r * (candidates + 3) + c] * unit[c * h + x];
+        dunit->want[c * h + x] += grad[r * (candidates + 3) + c] * m[r * h + x];
+      }
+      logits->want[r * (candidates + 3) + c] = (float)sum;
+    }
+}
+
+void test_nip_products(void **state) {
+  (void)state;
+  static const size_t shapes[][3] = {{1, 1, 1}, {4, 16, 1}, {6, 33, 2}, {64, 300, 2}, {7, 129, 4}, {3, 2, 3}};
+  for (size_t i = 0; i < COUNT(shapes) && k->nip_panel; i++) {
+    const size_t shape[3] = {shapes[i][0], shapes[i][1], shapes[i][2] * k->nip_panel};
+    const size_t rows = shape[0], n = shape[1], h = shape[2], ld = n + 3;
+    const size_t panels_size = (n + k->nip_panel - 1) / k->nip_panel * k->nip_panel * h;
+    float *m = data_new(rows * h, 1), *unit = data_new(n * h, 1), *grad = data_new(rows * ld, 1);
+    float *panels = data_new(panels_size, 1);
+    struct pair logits = pair_new(rows * ld, 1), dm = pair_new(rows * h, 1), dunit = pair_new(n * h, 1);
+    plain_products(&logits, &dm, &dunit, m, unit, grad, shape);
+    k->nip_pack(panels, unit, n, h);
+    k->nip_logits(logits.got, ld, m, rows, panels, n, h);
+    k->nip_anchors(dm.got, grad, ld, unit, rows, n, h);
+    k->nip_candidates(dunit.got, grad, ld, m, rows, n, h);
+    pair_check(logits, 2e-5f, "logits");
+    pair_check(dm, 2e-5f, "dm");
+    pair_check(dunit, 2e-5f, "dunit");
+    data_free(m, rows * h);
+    data_free(unit, n * h);
+    data_free(grad, rows * ld);
+    data_free(panels, panels_size);
+  }
+}
+
 struct contrast {
   size_t n, ld;
   struct pair ab, aa, bb, lse_a, lse_b;
