@@ -53,14 +53,14 @@ struct m2se_config model_sample_config(void) {
 }
 
 void model_sample_make(struct model_sample *s, const struct m2se_config *config, uint32_t items,
-                       uint32_t sequences) {
+                       uint32_t sequences, uint32_t length_min) {
   uint64_t seed = config->seed;
   assert_true(items <= SAMPLE_ITEMS_MAX && sequences <= SAMPLE_SEQUENCES_MAX && config->d <= SAMPLE_D_MAX);
   memset(s, 0, sizeof *s);
   s->config = *config;
   make_items(s, items, seed);
   for (uint32_t j = 0; j < sequences; j++) {
-    uint32_t at = s->seq_ptr[j], length = 1 + j % SAMPLE_LENGTH_MAX;
+    uint32_t at = s->seq_ptr[j], length = length_min + j % (config->max_len - length_min + 1);
     for (uint32_t p = at; p < at + length; p++) {
       s->seq_items[p] = below(seed, PURPOSE_SEQUENCES, p, items);
     }

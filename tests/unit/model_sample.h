@@ -1,5 +1,5 @@
 /* A small model and a mini-batch for it, drawn from its seed: items with several rows, with one modality, and
- * sequences of every length. Nothing is allocated. */
+ * sequences of many lengths. Nothing is allocated. */
 #ifndef M2SED_TESTS_MODEL_SAMPLE_H
 #define M2SED_TESTS_MODEL_SAMPLE_H
 
@@ -7,7 +7,7 @@
 
 enum {
   SAMPLE_ITEMS_MAX = 130, /* more than one block of items */
-  SAMPLE_SEQUENCES_MAX = 96,
+  SAMPLE_SEQUENCES_MAX = 400,
   SAMPLE_LENGTH_MAX = 12,
   SAMPLE_D_MAX = 24,
   SAMPLE_ROWS_MAX = 3, /* of an item's modality */
@@ -25,8 +25,9 @@ struct model_sample {
 
 /* A small shape, no dropout or augmentation; the rest by default. */
 struct m2se_config model_sample_config(void);
+/* Sequences of every length from length_min to max_len, in turn. */
 void model_sample_make(struct model_sample *sample, const struct m2se_config *config, uint32_t items,
-                       uint32_t sequences);
+                       uint32_t sequences, uint32_t length_min);
 /* Fails the test if there is no memory. */
 struct m2se_learner *model_sample_learner(const struct model_sample *sample);
 /* Every parameter, residual and bias random, so that none of them is without effect. */

@@ -49,7 +49,7 @@ static void sample_make(struct model_sample *s, bool residual, bool bias) {
   config.mixup_max = 0.5;
   config.item_residual = residual;
   config.item_bias = bias;
-  model_sample_make(s, &config, ITEMS, SEQUENCES);
+  model_sample_make(s, &config, ITEMS, SEQUENCES, 1);
 }
 
 /* Steps over mini-batches that differ: item k of the step stands for another row of the item table. */

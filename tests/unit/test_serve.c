@@ -14,7 +14,7 @@
 #include "model/network/learner.h"
 #include "tests/unit/model_sample.h"
 
-enum { COLUMNS = 2 * 24 + 1 };
+enum { COLUMNS = 2 * 24 + 1, USERS = 96 };
 static const float TOLERANCE = 1e-5f; /* of unit vectors: tiles are cut otherwise, sums round otherwise */
 
 struct rig {
@@ -24,8 +24,8 @@ struct rig {
   struct m2se_server *server;
   uint32_t h2, dim;
   float states[SAMPLE_ITEMS_MAX * COLUMNS], items[SAMPLE_ITEMS_MAX * COLUMNS];
-  float users[SAMPLE_SEQUENCES_MAX * COLUMNS];
-  float learner_items[SAMPLE_ITEMS_MAX * COLUMNS], learner_users[SAMPLE_SEQUENCES_MAX * COLUMNS];
+  float users[USERS * COLUMNS];
+  float learner_items[SAMPLE_ITEMS_MAX * COLUMNS], learner_users[USERS * COLUMNS];
 };
 
 /* The sample of rig, whose config the test has chosen: learner with random weights, copy, server. */
@@ -104,7 +104,7 @@ static void test_as_learner(void **state) {
     c.item_residual = c.item_bias = k % 2;
     c.targets = k % 3 ? M2SE_TARGETS_ALL : M2SE_TARGETS_LAST;
     c.seed = k;
-    model_sample_make(&rig.sample, &c, shapes[k / 2].items, shapes[k / 2].sequences);
+    model_sample_make(&rig.sample, &c, shapes[k / 2].items, shapes[k / 2].sequences, 1);
     rig_open(&rig, k % 2, shapes[k / 2].items);
     assert_as_learner(&rig);
     rig_close(&rig);
@@ -114,7 +114,7 @@ static void test_as_learner(void **state) {
 static struct rig *default_rig(bool bias_component, uint32_t slots) {
   static struct rig rig;
   struct m2se_config config = model_sample_config();
-  model_sample_make(&rig.sample, &config, SAMPLE_ITEMS_MAX, SAMPLE_SEQUENCES_MAX);
+  model_sample_make(&rig.sample, &config, SAMPLE_ITEMS_MAX, USERS, 1);
   rig_open(&rig, bias_component, slots);
   return &rig;
 }
@@ -123,9 +123,9 @@ static struct rig *default_rig(bool bias_component, uint32_t slots) {
 static void test_any_number(void **state) {
   (void)state;
   struct rig *rig = default_rig(true, SAMPLE_ITEMS_MAX);
-  static float items[SAMPLE_ITEMS_MAX * COLUMNS], users[SAMPLE_SEQUENCES_MAX * COLUMNS];
+  static float items[SAMPLE_ITEMS_MAX * COLUMNS], users[USERS * COLUMNS];
   serve_items(rig, SAMPLE_ITEMS_MAX);
-  serve_users(rig, SAMPLE_SEQUENCES_MAX);
+  serve_users(rig, USERS);
   memcpy(items, rig->items, sizeof items);
   memcpy(users, rig->users, sizeof users);
   const size_t numbers[] = {0, 1, 2, 95, 96};
@@ -139,7 +139,7 @@ static void test_any_number(void **state) {
       assert_near(rig->items + i * rig->dim, items + i * rig->dim, rig->dim, "item", i);
       assert_near(rig->users + i * rig->dim, users + i * rig->dim, rig->dim, "user", i);
     }
-    for (size_t i = n * rig->dim; i < SAMPLE_SEQUENCES_MAX * (size_t)rig->dim; i++) {
+    for (size_t i = n * rig->dim; i < USERS * (size_t)rig->dim; i++) {
       assert_memory_equal(&rig->users[i], "\x7f\x7f\x7f\x7f", sizeof(float));
       assert_memory_equal(&rig->items[i], "\x7f\x7f\x7f\x7f", sizeof(float));
     }
@@ -206,14 +206,14 @@ static void test_last_component(void **state) {
   }
   m2se_server_items(rig->server, rig->weights, rig->sample.items, SAMPLE_ITEMS_MAX, terms, rig->states,
                     rig->items);
-  serve_users(rig, SAMPLE_SEQUENCES_MAX);
+  serve_users(rig, USERS);
   for (uint32_t i = 0; i < SAMPLE_ITEMS_MAX; i++) {
     const float *x = rig->items + i * rig->dim;
     uint32_t slot = rig->sample.items[i].slot;
     double bias = slot < SLOTS ? (double)learner->table.bias[slot] : 0;
     assert_true(fabs((double)x[rig->h2] - (2 * learner->config.tau * bias + (double)terms[i])) < 1e-5);
   }
-  for (uint32_t j = 0; j < SAMPLE_SEQUENCES_MAX; j++) {
+  for (uint32_t j = 0; j < USERS; j++) {
     const float *x = rig->users + j * rig->dim;
     double norms[2] = {0, 0};
     for (uint32_t k = 0; k < rig->h2; k++) {
