@@ -179,7 +179,7 @@ static void snapshot_items(const struct m2sed_learning *learning, struct m2sed_c
     item->popularity = learning->popularity[i].count;
     item->popularity_ms = learning->popularity[i].ms;
     memset(item->id, 0, sizeof item->id);
-    if (record != NULL && !record->deleted) {
+    if (record != NULL) { /* deleted ones too: a slot stays its id's */
       memcpy(item->id, record->id, sizeof item->id);
     }
   }
