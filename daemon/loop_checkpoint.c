@@ -167,8 +167,10 @@ static void begin(struct m2sed_loop *loop, struct m2sed_checkpoint_state *snapsh
   assert(code == 0);
 }
 
-void m2sed_checkpointer_take(struct m2sed_loop *loop, struct m2sed_checkpoint_state *snapshot) {
+void m2sed_checkpointer_take(struct m2sed_loop *loop, struct m2sed_checkpoint_state *snapshot,
+                             double stall_ms) {
   struct m2sed_checkpointer *checkpointer = loop->checkpointer;
+  checkpointer->done.stall_ms = stall_ms;
   checkpointer->asked = false;
   assert(!checkpointer->next); /* the trainer has two: one is being written, one may wait */
   if (checkpointer->writing)

@@ -150,7 +150,7 @@ static void take_trained(struct m2sed_loop *loop, const struct m2sed_trained_mes
     take_step(loop, message);
     return;
   case M2SED_TRAINED_SNAPSHOT:
-    m2sed_checkpointer_take(loop, message->snapshot);
+    m2sed_checkpointer_take(loop, message->snapshot, message->stall_ms);
     break;
   case M2SED_TRAINED_FLUSHED:
     loop->flushed = true;

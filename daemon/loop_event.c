@@ -56,6 +56,9 @@ static void post_event(struct m2sed_loop *loop, struct m2sed_train_message *mess
   message->user_hash = XXH3_64bits(event->user, event->user_size);
   message->item = event->item;
   m2sed_loop_to_trainer(loop, message);
+  struct m2sed_partition *partition = m2sed_positions_find(loop->positions, event->partition);
+  if (partition)
+    partition->trained_offset = (int64_t)(event->position & M2SED_OFFSET_MASK) + 1;
   loop->events_first++;
 }
 

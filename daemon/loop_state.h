@@ -212,7 +212,8 @@ int m2sed_checkpointer_new(struct m2sed_loop *loop);
 void m2sed_checkpointer_free(struct m2sed_loop *loop);
 void m2sed_checkpointer_tick(struct m2sed_loop *loop); /* asks for one when it is time */
 void m2sed_checkpointer_ask(struct m2sed_loop *loop);  /* as soon as possible */
-void m2sed_checkpointer_take(struct m2sed_loop *loop, struct m2sed_checkpoint_state *snapshot);
+void m2sed_checkpointer_take(struct m2sed_loop *loop, struct m2sed_checkpoint_state *snapshot,
+                             double stall_ms);
 bool m2sed_checkpointer_busy(const struct m2sed_loop *loop); /* something is still to be written */
 void m2sed_checkpointer_status(const struct m2sed_loop *loop, struct m2se_status_checkpoint *status);
 

@@ -186,6 +186,7 @@ static void fill_partitions(struct m2sed_loop *loop, struct m2se_status *status)
         .partition = partition->partition,
         .log_epoch = partition->epoch,
         .next_offset = partition->next_offset,
+        .trained_offset = partition->trained_offset,
         .checkpoint_offset = partition->durable_offset,
         .low_offset = low,
         .end_offset = high > partition->next_offset ? high : partition->next_offset,

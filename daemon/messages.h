@@ -71,7 +71,7 @@ struct m2sed_trained_message {
   uint32_t fresh, replayed; /* examples of this step */
   uint32_t waiting;         /* fresh examples not yet trained */
   uint64_t reservoir_size, reservoir_seen;
-  double step_ms;
+  double step_ms, stall_ms; /* of a step; with a snapshot: how long copying it held up the training */
   bool applied, last;
   struct m2sed_checkpoint_state *snapshot;
 };

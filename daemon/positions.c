@@ -70,7 +70,7 @@ static int set_stored(struct m2sed_positions *positions, int32_t number, uint32_
   if (!partition)
     return M2SE_ENOMEM;
   partition->epoch = epoch;
-  partition->next_offset = partition->durable_offset = offset;
+  partition->next_offset = partition->trained_offset = partition->durable_offset = offset;
   return 0;
 }
 
@@ -209,7 +209,7 @@ int m2sed_positions_begin(struct m2sed_positions *positions, int32_t number, int
   if (!known || partition->epoch != positions->epoch || start->lost)
     partition->durable_offset = start->offset;
   partition->epoch = positions->epoch;
-  partition->next_offset = start->offset;
+  partition->next_offset = partition->trained_offset = start->offset;
   partition->started = true;
   partition->ended = false;
   return 0;

@@ -27,6 +27,7 @@ struct m2sed_partition {
   bool started;           /* assigned to us, being read */
   bool ended;             /* all that it held when it was started has been taken */
   int64_t next_offset;    /* of the next record to be taken; -1: never started */
+  int64_t trained_offset; /* everything before has been handed to the trainer */
   int64_t durable_offset; /* everything before is in a checkpoint, or was before we began */
   int64_t until;          /* INT64_MAX, or --until-end: records from here on are left */
 };

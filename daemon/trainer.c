@@ -42,9 +42,10 @@ static int64_t now_ns(void) {
 }
 
 static void answer(struct m2sed_trainer *trainer, enum m2sed_trained_kind kind,
-                   struct m2sed_checkpoint_state *snapshot) {
+                   struct m2sed_checkpoint_state *snapshot, double stall_ms) {
   struct m2sed_trained_message *message = m2sed_ring_claim_wait(trainer->output, &trainer->waker);
-  *message = (struct m2sed_trained_message){.kind = kind, .snapshot = snapshot, .last = trainer->stopping};
+  *message = (struct m2sed_trained_message){
+      .kind = kind, .snapshot = snapshot, .stall_ms = stall_ms, .last = trainer->stopping};
   m2sed_learning_report(trainer->learning, message);
   m2sed_ring_publish(trainer->output);
 }
@@ -81,8 +82,9 @@ static bool hand_out(struct m2sed_trainer *trainer) {
     if (slot != NULL) {
       struct m2sed_checkpoint_state *snapshot = *slot;
       m2sed_ring_release(trainer->returned);
+      int64_t begin = now_ns();
       m2sed_learning_snapshot_take(trainer->learning, snapshot);
-      answer(trainer, M2SED_TRAINED_SNAPSHOT, snapshot);
+      answer(trainer, M2SED_TRAINED_SNAPSHOT, snapshot, (double)(now_ns() - begin) * 1e-6);
       trainer->snapshot_wanted = false;
       did = true;
     }
@@ -109,7 +111,7 @@ static void take(struct m2sed_trainer *trainer, struct m2sed_train_message *mess
       step(trainer);
     }
     trainer->copy_wanted = true;
-    answer(trainer, M2SED_TRAINED_FLUSHED, NULL);
+    answer(trainer, M2SED_TRAINED_FLUSHED, NULL, 0);
     break;
   case M2SED_TRAIN_STOP:
     trainer->snapshot_wanted = true;
@@ -145,7 +147,7 @@ static void *trainer_main(void *arg) {
       m2sed_waker_sleep(&trainer->waker);
     }
   }
-  answer(trainer, M2SED_TRAINED_STOPPED, NULL);
+  answer(trainer, M2SED_TRAINED_STOPPED, NULL, 0);
   return NULL;
 }
 
