@@ -1,0 +1,386 @@
+"""The trial: MovieLens-100K as a live stream into m2sed, watched, and what came of it. Called by ops/run."""
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import sys
+import time
+
+import movielens
+from programs import Control, Daemon, Feeder, TrialError, View
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "configs" / "movielens.yaml"
+USERS_SHOWN, FILMS_SHOWN = 3, 6
+
+# Interactions on their way that the embedded Kafka keeps for certain: 5 MiB a partition, then the oldest go.
+WINDOW_EMBEDDED = 10000
+WINDOW_SERVERS = 1000000
+# Lines that a killed producer may have delivered in another order, where a topic has several partitions.
+SENT_AGAIN = 5000
+
+
+class Trial:
+    def __init__(self, options, lock_descriptor):
+        self.options, self.lock_descriptor = options, lock_descriptor
+        self.embedded = options.brokers is None
+        self.state = pathlib.Path(options.state).absolute()
+        self.checkpoints = self.state / "checkpoints"
+        self.session = self.state / "session"  # see open_session
+        self.bin = pathlib.Path(options.bin)
+        self.environment = dict(os.environ)
+        self.environment |= {
+            "M2SED_DAEMON_STATE_DIR": str(self.state),
+            "M2SED_CHECKPOINT_DIR": str(self.checkpoints),
+        }
+        if not self.embedded:
+            self.use_servers(options.brokers, options.redis)
+        self.daemon = None
+        self.titles = {}
+
+    # ---- where things are ----
+
+    def use_servers(self, brokers, redis):
+        self.environment |= {"M2SED_KAFKA_BROKERS": brokers, "M2SED_REDIS_URI": redis}
+        self.control = Control(self.bin / "m2sectl", CONFIG, self.environment)
+
+    def load(self):
+        items, interactions = movielens.convert(self.options.cache, pathlib.Path(self.options.cache) / "movielens")
+        with open(items, encoding="utf-8") as file:
+            self.titles = {item["item_id"]: item["title"] for item in map(json.loads, file)}
+        with open(interactions, "rb") as file:
+            self.lines = file.readlines()
+        self.items_file = items
+        self.goal = min(self.options.events or len(self.lines), len(self.lines))
+        # A state that has learned one stream must not be continued with another.
+        mark, digest = self.state / "stream.sha256", hashlib.sha256(b"".join(self.lines)).hexdigest()
+        if mark.is_file() and mark.read_text() != digest:
+            raise TrialError(f"{self.state} belongs to other interactions: choose another --state, or --fresh")
+        mark.write_text(digest)
+
+    def generations(self):
+        return sorted(self.checkpoints.glob("gen-" + "[0-9]" * 10))
+
+    # ---- the session: a log of the embedded Kafka, from its first record to the end of its process ----
+
+    def open_session(self):
+        """Puts the state in order so that this run goes on where the last one was.
+
+        The embedded Kafka forgets its log when m2sed ends; the next run produces again from where the newest
+        checkpoint is. If m2sed ended in order, that checkpoint has everything. If it was killed, Redis has taken
+        events that no checkpoint covers. Repeated at other offsets they would be taken for duplicates and never
+        teach. So we go back to the checkpoint with which that session began: then the log is the same once
+        more, record by record, and m2sed sees what it has taken already, with the contexts of that time.
+        """
+        if not self.embedded:
+            return
+        if self.session.is_dir() and not self.ended_in_order():
+            for generation in self.generations():
+                shutil.rmtree(generation)
+            for generation in self.session.iterdir():
+                shutil.copytree(generation, self.checkpoints / generation.name)
+            print("the last run was killed: going back to the checkpoint with which it began, so that its")
+            print("interactions come again in the same places (Redis recognises them, the weights learn them)")
+            return
+        shutil.rmtree(self.session, ignore_errors=True)
+        aside = self.state / "session.part"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        for generation in self.generations()[-1:]:
+            shutil.copytree(generation, aside / generation.name)
+        aside.rename(self.session)
+
+    def ended_in_order(self):
+        log = self.state / "m2sed.log"
+        return log.is_file() and "ended in order" in log.read_text(errors="replace")[-400:]
+
+    # ---- starting ----
+
+    def start(self):
+        options = ["--embedded"] if self.embedded else ["--init-if-empty"]
+        brokers = self.state / "brokers"
+        brokers.unlink(missing_ok=True)  # of a killed run
+        command = [self.bin / "m2sed", "--config", CONFIG, *options]
+        self.daemon = Daemon(command, self.environment, self.state / "m2sed.log", self.lock_descriptor)
+        if self.embedded:
+            self.wait(brokers.is_file, 30, "the embedded Kafka")
+            self.use_servers(brokers.read_text().strip(), f"unix://{self.state}/redis/redis.sock")
+        else:
+            self.produce_items()  # before anything is asked: the topic may not exist yet
+        self.wait(lambda: self.in_state("running", "paused"), 120, "m2sed to run")
+        if self.embedded:
+            self.produce_items()
+        self.wait(lambda: int(self.status()["catalogue"]["featurised"]) >= len(self.titles), 60, "the items")
+        self.wait(lambda: self.partitions(self.status()), 60, "the interactions topic to be assigned")
+
+    def produce_items(self):
+        self.control.must("produce", "items", str(self.items_file))
+
+    def wait(self, condition, seconds, what):
+        deadline = time.monotonic() + seconds
+        while not (result := condition()):
+            self.daemon.check()
+            if time.monotonic() > deadline:
+                raise TrialError(f"waited {seconds} s for {what}:\n{self.daemon.end_of_log()}")
+            time.sleep(0.1)
+        return result
+
+    def status(self):
+        """A status of this m2sed; waits for its first one."""
+        return self.wait(lambda: self.control.status(self.daemon.started), 60, "a status of m2sed")
+
+    def in_state(self, *names):
+        status = self.control.status(self.daemon.started)
+        return status is not None and str(status["state"]).lower().removeprefix("state_") in names
+
+    @staticmethod
+    def partitions(status):
+        return status.get("partitions", [])
+
+    def done_before(self):
+        """How many interactions of the stream need not be produced again."""
+        status = self.status()
+        if not self.embedded:  # Kafka keeps them: what its topic holds
+            partitions = self.partitions(status)
+            held = sum(int(partition["end_offset"]) for partition in partitions)
+            return held if len(partitions) == 1 else max(0, held - SENT_AGAIN)
+        generation = int(status["checkpoint"]["generation"])
+        if generation == 0:
+            return 0
+        manifest = self.control.json("checkpoint", "show", str(generation))
+        return taken(manifest) + int(manifest["waiting"])
+
+    # ---- the stream ----
+
+    def replay(self):
+        first = self.done_before()
+        if first > len(self.lines):
+            raise TrialError(f"the topic holds {first} interactions, more than this stream: it is not ours")
+        print(f"interactions 1 to {first:,} were there before" if first else "a fresh start", flush=True)
+        self.first, begun = first, time.monotonic()
+        if first < self.goal:
+            print(f"streaming interactions {first + 1:,} to {self.goal:,}", flush=True)
+        feeder = Feeder(self.control, self.lines[first : self.goal])
+        view = None if self.options.headless else View(self.control)
+        try:
+            self.stream(feeder, begun)
+        finally:
+            if view:
+                view.stop()
+            status = feeder.finish()
+        if status != 0:
+            raise TrialError(f"m2sectl produce: {feeder.complaints.decode(errors='replace')}")
+        self.seconds = time.monotonic() - begun
+
+    def stream(self, feeder, begun):
+        window = WINDOW_EMBEDDED if self.embedded else WINDOW_SERVERS
+        speed = self.options.speed or float("inf")
+        allowed, last, looked, said = 0.0, begun, 0.0, begun
+        status = self.status()
+        before = self.offset(status)
+        while True:
+            self.daemon.check()
+            now = time.monotonic()
+            if now - looked >= 0.5:
+                looked, status = now, self.control.status(self.daemon.started) or status
+                if self.all_learned(status, feeder):
+                    return
+            if self.options.headless and now - said >= self.options.every:
+                said = now
+                print(line_of(status, now - begun, self.first + feeder.sent, self.goal), flush=True)
+            # On an even schedule, but not further ahead of m2sed than its Kafka can hold.
+            limit = window + self.offset(status) - before
+            allowed = min(allowed + speed * (now - last), feeder.sent + speed, limit)
+            last = now
+            feeder.feed(int(max(allowed, 0)))
+            time.sleep(0.03)
+
+    def offset(self, status):
+        return sum(int(partition["next_offset"]) for partition in self.partitions(status))
+
+    def all_learned(self, status, feeder):
+        if feeder.sent < len(feeder.lines) or feeder.pending:
+            return False
+        return taken(status["events"]) + int(status["training"]["waiting"]) >= self.goal
+
+    # ---- the end ----
+
+    def report(self):
+        status = self.status()
+        events, training = status["events"], status["training"]
+        print(f"\n{taken(events):,} interactions of the stream are done: {int(events['trained']):,} learned, ", end="")
+        print(f"{int(events['skipped_no_context']):,} first ones of their users, {int(training['waiting']):,} waiting")
+        if self.goal > self.first:
+            count = self.goal - self.first
+            print(f"this run: {count:,} in {self.seconds:.0f} s, {count / self.seconds:,.0f} a second")
+        print_quality(status["prequential"], len(self.titles))
+        for user in self.newest_users():
+            self.print_user(user)
+
+    def newest_users(self):
+        users = []
+        for line in reversed(self.lines[: self.goal]):
+            user = json.loads(line)["user_id"]
+            if user not in users:
+                users.append(user)
+            if len(users) == USERS_SHOWN:
+                break
+        return users
+
+    def print_user(self, user):
+        seen = self.control.json("sequence", user)["items"][-FILMS_SHOWN:]
+        found = self.control.json("recommend", user, "-k", str(FILMS_SHOWN))["items"]
+        print(f"\nuser {user}")
+        for head, films in (("saw lately", reversed(seen)), ("recommended", found)):
+            for film in films:
+                print(f"  {head:12}{self.titles.get(film['item_id'], film['item_id'])}")
+                head = ""
+
+    def stay(self):
+        print("\nm2sed goes on until Ctrl-C. Ask it, for example:")
+        for name in ("M2SED_KAFKA_BROKERS", "M2SED_REDIS_URI"):
+            print(f"  export {name}={self.environment[name]}")
+        print(f"  {self.bin}/m2sectl recommend {self.newest_users()[0]} --config {CONFIG}", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                self.daemon.check()
+                time.sleep(0.2)
+
+    def close(self):
+        """Ends m2sed, which writes its last checkpoint."""
+        if self.daemon is None:
+            return True
+        print("\nm2sed writes a last checkpoint and ends ...", flush=True)
+        in_order = self.daemon.stop()
+        if not in_order:
+            print(f"it did not end in order (see {self.daemon.log})")
+        return in_order
+
+
+def taken(counters):
+    """Interactions whose outcome is known: from a status' events, or a checkpoint's manifest."""
+    names = ["skipped_no_context", "skipped_no_features", "skipped_duplicate", "skipped_guard", "dead_lettered"]
+    trained = counters["trained_events"] if "trained_events" in counters else counters["trained"]
+    return int(trained) + sum(int(counters[name]) for name in names)
+
+
+def line_of(status, seconds, sent, goal):
+    """One plain line about now."""
+    events, recent = status["events"], status["prequential"]
+    vector = [stage for stage in status["freshness"] if stage["stage"] == "vector"]
+    fresh = f"  vector after {vector[0]['p50_ms']:.0f} ms" if vector else ""
+    return (
+        f"{seconds:5.0f} s  {sent:7,} of {goal:,} sent  {float(events['per_second']):6.0f}/s"
+        f"  loss {float(status['training']['loss_mean']):6.3f}"
+        f"  HR@10 {float(recent['model_recent']['hr10']):.3f}"
+        f" (popularity {float(recent['popularity_recent']['hr10']):.3f}){fresh}"
+        f"  lag {sum(int(partition['lag']) for partition in Trial.partitions(status)):,}"
+    )
+
+
+def print_quality(quality, films):
+    if not int(quality["events"]):
+        return
+    print(f"\neach of {int(quality['events']):,} interactions ranked among {films:,} films before it was learned")
+    print("(what the user had seen left out; of this run):")
+    print("               HR@10  NDCG@10")
+    for name, key in (("m2sed", "model_unseen"), ("popularity", "popularity_unseen")):
+        print(f"  {name:12} {float(quality[key]['hr10']):6.3f}   {float(quality[key]['ndcg10']):6.3f}")
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        print(f"ops/run: {message} (see --help)", file=sys.stderr)
+        sys.exit(os.EX_USAGE)
+
+
+def parse(arguments):
+    parser = Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--bin", required=True)
+    parser.add_argument("--cache", required=True)
+    parser.add_argument("--speed", type=float, default=800)
+    parser.add_argument("--events", type=int, default=0)
+    parser.add_argument("--state")
+    parser.add_argument("--brokers")
+    parser.add_argument("--redis")
+    parser.add_argument("--headless", action="store_true", default=not sys.stdout.isatty())
+    parser.add_argument("--every", type=float, default=5)
+    parser.add_argument("--stay", action="store_true")
+    parser.add_argument("--fresh", action="store_true")
+    options = parser.parse_args(arguments)
+    if (options.brokers is None) != (options.redis is None):
+        parser.error("--brokers and --redis go together")
+    if options.speed < 0 or options.events < 0 or options.every <= 0:
+        parser.error("--speed and --events are not negative, --every is positive")
+    if options.state is None:
+        options.state = "state/movielens" if options.brokers is None else "state/movielens-servers"
+    return options
+
+
+def lock(state):
+    """Held by us, m2sed and its Redis as long as one of them lives; a new run waits for the old one's end."""
+    descriptor = os.open(state / "run.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    os.set_inheritable(descriptor, True)
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise TrialError(f"{state} is in use by another run") from None
+            time.sleep(0.2)
+
+
+def run(options):
+    state = pathlib.Path(options.state).absolute()
+    state.mkdir(parents=True, exist_ok=True)
+    held = lock(state)
+    if options.fresh:
+        for folder in ("checkpoints", "session", "redis"):
+            shutil.rmtree(state / folder, ignore_errors=True)
+        (state / "stream.sha256").unlink(missing_ok=True)
+    trial = Trial(options, held)
+    trial.load()
+    trial.open_session()
+    status = 0
+    try:
+        trial.start()
+        trial.replay()
+        trial.report()
+        if options.stay:
+            trial.stay()
+    except KeyboardInterrupt:
+        print("\ninterrupted")
+        status = 130
+    finally:
+        in_order = trial.close()
+    print(f"state: {state} (weights, sequences, vectors, m2sed.log)")
+    print("the same command goes on from here" if status else "next: --stay keeps m2sed up for questions, --fresh")
+    return status if in_order else 1
+
+
+def main(arguments):
+    options = parse(arguments)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        return run(options)
+    except (TrialError, movielens.FetchError, OSError) as error:
+        print(f"ops/run: {error}", file=sys.stderr)
+        return os.EX_UNAVAILABLE
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
