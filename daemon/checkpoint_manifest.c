@@ -241,7 +241,7 @@ static int get_files(const struct m2se_json *root, struct m2sed_file_sum *sums, 
   }
   for (int i = 0; i < M2SED_CHECKPOINT_FILES; i++) {
     const struct m2se_json *file = m2se_json_get(files, m2sed_checkpoint_file_names[i]);
-    const char *hash;
+    const char *hash = "";
     int code = GET(m2se_json_as_uint64, file, "bytes", &sums[i].bytes);
     if (code == 0) {
       code = m2se_json_as_string(m2se_json_get(file, "xxh3_128"), "xxh3_128", &hash, NULL, error);
@@ -256,8 +256,8 @@ static int get_files(const struct m2se_json *root, struct m2sed_file_sum *sums, 
 
 static int get_scalars(const struct m2se_json *root, struct m2sed_checkpoint_state *state,
                        struct m2se_error *error) {
-  const char *format, *lineage;
-  uint64_t version;
+  const char *format = "", *lineage = "";
+  uint64_t version = 0;
   int code = m2se_json_as_string(m2se_json_get(root, "format"), "format", &format, NULL, error);
   if (code == 0) {
     code = GET(m2se_json_as_uint64, root, "version", &version);

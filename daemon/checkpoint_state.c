@@ -87,40 +87,43 @@ static void *add_column(struct columns *columns, const char *group, const char *
   return data;
 }
 
-static void add_examples(struct columns *columns, const char *group, const struct m2sed_example *examples,
+/* From `member` of the `count` elements of `in`. */
+#define WRITE_COLUMN(name, dtype, type, member)                                                              \
+  bytes = add_column(columns, group, #name, dtype, count);                                                   \
+  for (uint32_t i = 0; bytes != NULL && i < count; i++) {                                                    \
+    memcpy(bytes + i * sizeof(type), &in[i].member, sizeof(type));                                           \
+  }
+
+static void add_examples(struct columns *columns, const char *group, const struct m2sed_example *in,
                          uint32_t count) {
+  uint8_t *bytes;
   uint64_t total = 0;
   for (uint32_t i = 0; i < count; i++) {
-    total += examples[i].context_count;
-  }
-#define WRITE_COLUMN(name, dtype, type, member)                                                              \
-  type *name = add_column(columns, group, #name, dtype, count);                                              \
-  for (uint32_t i = 0; name != NULL && i < count; i++) {                                                     \
-    name[i] = examples[i].member;                                                                            \
+    total += in[i].context_count;
   }
   EXAMPLE_COLUMNS(WRITE_COLUMN)
   uint64_t *ptr = add_column(columns, group, "context_ptr", M2SE_U64, (uint64_t)count + 1);
   uint32_t *context = add_column(columns, group, "context", M2SE_U32, total);
   for (uint32_t i = 0; ptr != NULL && context != NULL && i < count; i++) {
-    ptr[i + 1] = ptr[i] + examples[i].context_count;
-    memcpy(context + ptr[i], examples[i].context, examples[i].context_count * sizeof *context);
+    ptr[i + 1] = ptr[i] + in[i].context_count;
+    memcpy(context + ptr[i], in[i].context, in[i].context_count * sizeof *context);
   }
 }
 
-static void add_items(struct columns *columns, const struct m2sed_checkpoint_item *items, uint32_t count) {
+static void add_items(struct columns *columns, const char *group, const struct m2sed_checkpoint_item *in,
+                      uint32_t count) {
+  uint8_t *bytes;
   uint64_t total = 0;
   for (uint32_t i = 0; i < count; i++) {
-    total += strlen(items[i].id);
+    total += strlen(in[i].id);
   }
-  const char *group = "items.";
-  const struct m2sed_checkpoint_item *examples = items; /* the name that WRITE_COLUMN reads from */
   ITEM_COLUMNS(WRITE_COLUMN)
   uint64_t *ptr = add_column(columns, group, "id_ptr", M2SE_U64, (uint64_t)count + 1);
   char *ids = add_column(columns, group, "id", M2SE_U8, total);
   for (uint32_t i = 0; ptr != NULL && ids != NULL && i < count; i++) {
-    size_t size = strlen(items[i].id);
+    size_t size = strlen(in[i].id);
     ptr[i + 1] = ptr[i] + size;
-    memcpy(ids + ptr[i], items[i].id, size);
+    memcpy(ids + ptr[i], in[i].id, size);
   }
 }
 
@@ -140,7 +143,7 @@ int m2sed_state_write(const char *path, const struct m2sed_checkpoint_state *sta
   struct columns columns = {0};
   add_examples(&columns, "waiting.", state->waiting, state->waiting_count);
   add_examples(&columns, "reservoir.", state->reservoir, state->reservoir_count);
-  add_items(&columns, state->items, state->item_count);
+  add_items(&columns, "items.", state->items, state->item_count);
   uint8_t *loop_data = add_column(&columns, "", "loop", M2SE_U8, info->loop_bytes);
   if (loop_data != NULL && info->loop_bytes > 0) {
     memcpy(loop_data, info->loop_data, info->loop_bytes);
@@ -225,7 +228,7 @@ static int get_row(const struct reader *reader, const struct rows *rows, uint64_
   return 0;
 }
 
-/* Into member `member` of the `count` elements of `out`. */
+/* Into `member` of the `count` elements of `out`. */
 #define READ_COLUMN(name, dtype, type, member)                                                               \
   if (code == 0) {                                                                                           \
     code = column(reader, #name, dtype, &count, &bytes);                                                     \
