@@ -45,7 +45,7 @@ static int make_trainer(struct m2sed_loop *loop, const struct m2se_config *model
                                                     c->serve_popularity_half_life_seconds,
                                                 .items_max = (uint32_t)c->model_items_max,
                                                 .rows_max = (uint32_t)c->model_rows_max,
-                                                .ring_capacity = M2SED_RING_MESSAGES};
+                                                .ring_capacity = M2SED_TRAINER_RING};
   int code = m2sed_trainer_new(&loop->trainer, model, &settings, loop->exchange, loop->restored, error);
   return code ? m2se_error_prefix(error, code, "trainer") : 0;
 }
@@ -56,7 +56,7 @@ static int make_server(struct m2sed_loop *loop, const struct m2se_config *model,
                                                 .popularity_prior = c->serve_popularity_kappa,
                                                 .evaluate = c->serve_evaluate,
                                                 .items_max = (uint32_t)c->model_items_max,
-                                                .ring_capacity = M2SED_RING_MESSAGES,
+                                                .ring_capacity = M2SED_SERVER_RING,
                                                 .first_epoch = 1};
   int code = m2sed_server_new(&loop->server, model, &settings, loop->exchange, error);
   return code ? m2se_error_prefix(error, code, "server") : 0;

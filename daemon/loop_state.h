@@ -61,7 +61,9 @@ struct m2sed_request {
 enum {
   M2SED_REQUESTS = 1 << 14, /* users on their way; a power of two */
   M2SED_REQUESTS_FOR_EVENTS = M2SED_REQUESTS - (1 << 13),
-  M2SED_RING_MESSAGES = 1 << 12, /* to the trainer, and to the server */
+  /* What waits for the trainer is learned before the daemon ends in order, so it must not be much. */
+  M2SED_TRAINER_RING = 1 << 9,
+  M2SED_SERVER_RING = 1 << 12,
   M2SED_STATUS_REASONS = 8
 };
 

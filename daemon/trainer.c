@@ -110,7 +110,9 @@ static void take(struct m2sed_trainer *trainer, struct m2sed_train_message *mess
     while (m2sed_learning_waiting(trainer->learning) > 0) {
       step(trainer);
     }
-    trainer->copy_wanted = true;
+    /* The server gets the flushed weights, unless it has them: an epoch without a step would say nothing new.
+     */
+    trainer->copy_wanted |= trainer->copied_step != m2sed_learning_step_number(trainer->learning);
     answer(trainer, M2SED_TRAINED_FLUSHED, NULL, 0);
     break;
   case M2SED_TRAIN_STOP:
