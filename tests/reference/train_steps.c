@@ -1,18 +1,19 @@
-/* train_steps CASE OUT.safetensors: some training steps without random draws, for training.py to repeat in
- * PyTorch. OUT holds all that takes part: the settings (metadata), the weights and the item table before
- * ("start.") and after ("end."), each step's mini-batch ("batch.K.", named as for m2se_grad, with the items'
- * rows of the item table in `slots`), and the losses and gradient norms of the steps. Built in float and in
- * double. */
+/* train_steps CASE FOLDER: some training steps without random draws, for training.py to repeat in PyTorch.
+ * FOLDER/case.safetensors holds all that takes part: the settings (metadata), the weights and the item table
+ * before ("start."), both and Adam's moments after ("end."), each step's mini-batch ("batch.K.", named as for
+ * m2se_grad, with the items' rows of the item table in `slots`), and the losses and gradient norms of the
+ * steps. Built in float and in double; in float it saves model.safetensors and optimizer.safetensors too. */
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "model/files/safetensors.h"
+#include "model/m2se_files.h"
 #include "model/network/learner.h"
 #include "tests/unit/model_sample.h"
 
-enum { STEPS = 6, CATALOGUE = 40, TENSORS = 2 * (M2SE_PARAMETERS_MAX + 3) + STEPS * 9 + 2, CASES = 4 };
+enum { STEPS = 6, CATALOGUE = 40, TENSORS = 4 * (M2SE_PARAMETERS_MAX + 3) + STEPS * 9 + 2, CASES = 4 };
 static const enum m2se_dtype REAL = sizeof(m2se_real) == 8 ? M2SE_F64 : M2SE_F32;
 
 struct out {
@@ -37,21 +38,36 @@ static void put(struct out *out, const char *prefix, const char *name, enum m2se
       .name = full, .dtype = dtype, .rank = width ? 2 : 1, .shape = {rows, width}, .data = copy};
 }
 
-static void put_learned(struct out *out, const char *prefix, const struct m2se_learner *l) {
+static void put_parameters(struct out *out, const char *prefix, const struct m2se_learner *l,
+                           const m2se_real *flat) {
   for (uint32_t i = 0; i < l->list.count; i++) {
     const struct m2se_parameter *p = &l->list.tensors[i];
-    put(out, prefix, p->name, REAL, p->count, 0, l->params.flat + p->offset);
+    put(out, prefix, p->name, REAL, p->count, 0, flat + p->offset);
     struct m2se_tensor *tensor = &out->tensors[out->count - 1];
     tensor->rank = p->rank;
     memcpy(tensor->shape, p->shape, sizeof p->shape);
   }
-  put(out, prefix, "items.updates", M2SE_I32, CATALOGUE, 0, l->table.touched);
+}
+
+static void put_table(struct out *out, const char *prefix, const struct m2se_learner *l,
+                      const m2se_real *residual, const m2se_real *bias) {
   if (l->config.item_residual) {
-    put(out, prefix, "items.residual", REAL, CATALOGUE, 2ull * l->config.h, l->table.residual);
+    put(out, prefix, "items.residual", REAL, CATALOGUE, 2ull * l->config.h, residual);
   }
   if (l->config.item_bias) {
-    put(out, prefix, "items.bias", REAL, CATALOGUE, 0, l->table.bias);
+    put(out, prefix, "items.bias", REAL, CATALOGUE, 0, bias);
   }
+}
+
+static void put_end(struct out *out, const struct m2se_learner *l) {
+  const struct m2se_item_table *table = &l->table;
+  put_parameters(out, "end.", l, l->params.flat);
+  put_parameters(out, "end.m.", l, l->adam_m);
+  put_parameters(out, "end.v.", l, l->adam_v);
+  put_table(out, "end.", l, table->residual, table->bias);
+  put_table(out, "end.m.", l, table->residual_m, table->bias_m);
+  put_table(out, "end.v.", l, table->residual_v, table->bias_v);
+  put(out, "end.", "items.updates", M2SE_I32, CATALOGUE, 0, table->touched);
 }
 
 static void put_batch(struct out *out, int step, const struct model_sample *s) {
@@ -90,7 +106,8 @@ static struct m2se_config config_of(int number) {
   return c;
 }
 
-static int write_out(const struct out *out, const struct m2se_config *c, const char *path) {
+static int write_out(const struct out *out, const struct m2se_config *c, const char *folder,
+                     struct m2se_error *error) {
   static const char *const keys[] = {"d",
                                      "da",
                                      "h",
@@ -137,32 +154,50 @@ static int write_out(const struct out *out, const struct m2se_config *c, const c
     metadata[i] = (struct m2se_metadata){keys[i], values[i]};
   }
   struct m2se_safetensors_content content = {out->tensors, out->count, metadata, KEYS};
-  struct m2se_error error;
-  int code = m2se_safetensors_write(path, &content, false, &error);
-  if (code < 0) {
-    fprintf(stderr, "train_steps: %s\n", error.text);
+  char path[4096];
+  snprintf(path, sizeof path, "%s/case.safetensors", folder);
+  return m2se_safetensors_write(path, &content, false, error);
+}
+
+static int save(const struct m2se_learner *learner, const char *folder, struct m2se_error *error) {
+#ifdef M2SE_DOUBLE
+  (void)learner, (void)folder, (void)error;
+  return 0; /* the files are of the product, in float */
+#else
+  char model[4096], optimizer[4096];
+  struct m2se_snapshot *snapshot;
+  snprintf(model, sizeof model, "%s/model.safetensors", folder);
+  snprintf(optimizer, sizeof optimizer, "%s/optimizer.safetensors", folder);
+  int code = m2se_snapshot_new(&snapshot, m2se_learner_config(learner), CATALOGUE, error);
+  if (code == 0) {
+    m2se_snapshot_take(snapshot, learner, CATALOGUE);
+    code = m2se_snapshot_write_model(snapshot, model, error);
+    code = code < 0 ? code : m2se_snapshot_write_optimizer(snapshot, optimizer, error);
+    m2se_snapshot_free(snapshot);
   }
   return code;
+#endif
 }
 
 int main(int argc, char **argv) {
   int number = argc == 3 && strlen(argv[1]) == 1 ? *argv[1] - '0' : -1;
   if (number < 0 || number >= CASES) {
-    fprintf(stderr, "usage: train_steps 0..%d OUT.safetensors\n", CASES - 1);
+    fprintf(stderr, "usage: train_steps 0..%d FOLDER\n", CASES - 1);
     return 64;
   }
   static struct out out;
   static struct model_sample s;
   struct m2se_config config = config_of(number);
   struct m2se_workers serial = m2se_workers_serial();
+  struct m2se_error error;
   double losses[STEPS], norms[STEPS];
   model_sample_make(&s, &config, CATALOGUE, SAMPLE_SEQUENCES_MAX, 1);
   struct m2se_learner *learner = model_sample_learner(&s); /* with limits for all that follow */
   model_sample_shake(learner, 2);
-  put_learned(&out, "start.", learner);
+  put_parameters(&out, "start.", learner, learner->params.flat);
+  put_table(&out, "start.", learner, learner->table.residual, learner->table.bias);
   for (int k = 0; k < STEPS; k++) {
     struct m2se_step_result result;
-    struct m2se_error error;
     config.seed = 100 + (uint64_t)k;
     model_sample_make(&s, &config, 11 + 4 * (uint32_t)k, 20 + 13 * (uint32_t)k, 1);
     for (uint32_t i = 0; i < s.batch.n_items; i++) {
@@ -176,10 +211,14 @@ int main(int argc, char **argv) {
     losses[k] = result.losses.total;
     norms[k] = result.gradient_norm;
   }
-  put_learned(&out, "end.", learner);
+  put_end(&out, learner);
   put(&out, "", "losses", M2SE_F64, STEPS, 0, losses);
   put(&out, "", "gradient_norms", M2SE_F64, STEPS, 0, norms);
-  int code = write_out(&out, &config, argv[2]);
+  int code = write_out(&out, &config, argv[2], &error);
+  code = code < 0 ? code : save(learner, argv[2], &error);
+  if (code < 0) {
+    fprintf(stderr, "train_steps: %s\n", error.text);
+  }
   m2se_learner_free(learner);
   while (out.count > 0) {
     free((void *)out.tensors[--out.count].data);

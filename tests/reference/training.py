@@ -4,7 +4,8 @@ training.py PROGRAM...
 
 Each PROGRAM (train_steps, in float and in double) trains a small model for a few steps without random draws and writes
 down all that took part. Here PyTorch does the same in float64, with its own Adam: one for the weights, and one for each
-row of the item table, which then counts only the steps that had its item. What changed must agree, tensor by tensor.
+row of the item table, which then counts only the steps that had its item. What changed must agree, tensor by tensor,
+and so must Adam's moments. The saved files must hold the same numbers, and open in Python's safetensors and PyTorch.
 """
 
 import os
@@ -17,6 +18,12 @@ try:
 except ImportError:
     print("skipped: torch cannot be imported")
     sys.exit(77)
+
+try:
+    import safetensors.torch
+except ImportError:
+    print("model.safetensors and optimizer.safetensors are not read: no Python package safetensors")
+    safetensors = None
 
 import m2se_torch
 import tensorfile
@@ -81,9 +88,21 @@ class Training:
         return float(loss.detach()), norm
 
     def learned(self):
-        """By the names of the file."""
+        """Weights and item table, by the names of the files."""
         out = {name: tensor.detach() for name, tensor in self.model.state_dict().items()}
         out.update({"items." + name: torch.stack(rows).detach() for name, rows in self.rows.items()})
+        return out
+
+    def moments(self):
+        """Adam's, by the names of the files."""
+        states = {parameter: state for optimizer in self.optimizers for parameter, state in optimizer.state.items()}
+        out = {}
+        for letter, key in (("m.", "exp_avg"), ("v.", "exp_avg_sq")):
+            for name, parameter in self.model.named_parameters():
+                out[letter + name] = states[parameter][key]
+            for name, rows in self.rows.items():
+                still = torch.zeros_like(rows[0]).detach()
+                out[letter + "items." + name] = torch.stack([states[r][key] if r in states else still for r in rows])
         return out
 
     def updates(self):
@@ -92,14 +111,31 @@ class Training:
         return [int(optimizer.state[row]["step"]) if row in optimizer.state else 0 for row in rows]
 
 
+def relative(error, size):
+    """Where the size is rounding (some gradients are zero by mathematics), the error itself, which is then as small."""
+    size = float(size.norm())
+    return float(error.norm()) / (size if size > 1e-9 else 1.0)
+
+
+def check_files(folder, end):
+    """The saved files hold what the learner had; a list of what is wrong."""
+    path = os.path.join(folder, "model.safetensors")
+    with safetensors.safe_open(path, framework="pt") as file:
+        model = m2se_torch.M2SE.from_file(safetensors.torch.load_file(path), file.metadata(), torch.float32)
+    saved = dict(model.state_dict())
+    saved.update(safetensors.torch.load_file(os.path.join(folder, "optimizer.safetensors")))
+    wrong = [f"{name}: only in one of end state and files" for name in set(saved) ^ set(end)]
+    same = (name for name in set(saved) & set(end) if torch.equal(saved[name].to(end[name].dtype), end[name]))
+    return wrong + [f"{name}: saved otherwise" for name in set(saved) & set(end) - set(same)]
+
+
 def check(program, case, folder):
     """One case of one program; a list of what is wrong."""
-    path = os.path.join(folder, "case.safetensors")
-    subprocess.run([program, str(case), path], check=True)
-    tensors, metadata = tensorfile.load(path)
+    subprocess.run([program, str(case), folder], check=True)
+    tensors, metadata = tensorfile.load(os.path.join(folder, "case.safetensors"))
     numbers = {name: float(text) for name, text in metadata.items()}
     start, end = split(tensors, "start."), split(tensors, "end.")
-    precision = start["position.weight"].dtype
+    tolerance = TOLERANCE[start["position.weight"].dtype]
     training = Training(start, numbers)
     wrong, clipped = [], 0
     for k in range(int(numbers["steps"])):
@@ -107,25 +143,20 @@ def check(program, case, folder):
         clipped += 0 < numbers["clip_norm"] < norm
         for name, here in (("losses", loss), ("gradient_norms", norm)):
             there = float(tensors[name][k])
-            if not abs(here - there) <= TOLERANCE[precision] * here:
+            if not abs(here - there) <= tolerance * here:
                 wrong.append(f"step {k}: {name}: {there!r}, PyTorch {here!r}")
     if numbers["clip_norm"] > 0 and not 0 < clipped < numbers["steps"]:
         wrong.append(f"{clipped} steps are clipped: the case is to have both kinds")
+    if start["position.weight"].dtype == torch.float32 and safetensors:
+        wrong += check_files(folder, end)
     if end.pop("items.updates").tolist() != training.updates():
         wrong.append("items.updates: other counts")
-    start.pop("items.updates")
-    worst = 0.0
+    errors = {name: relative(end[name] - here, here) for name, here in training.moments().items()}
     for name, here in training.learned().items():
-        before = start.pop(name).double()
-        change = float((here - before).norm())
-        error = float((end.pop(name).double() - here).norm())
-        # Zero by mathematics: what PyTorch's rounding makes of it is below Adam's epsilon.
-        error = error / change if change > 1e-9 else error
-        worst = max(worst, error)
-        if not error <= TOLERANCE[precision]:
-            wrong.append(f"{name}: differs by {error:.2e} of its change")
-    wrong += [f"{name}: no such tensor in PyTorch's model" for name in (*start, *end)]
-    print(f"{os.path.basename(program)} {case}: {clipped} steps clipped, largest difference {worst:.1e} of the change")
+        errors[name] = relative(end[name] - here, here - start[name])
+    wrong += [f"{name}: only in one of both" for name in set(errors) ^ set(end)]
+    wrong += [f"{name}: differs by {error:.2e}" for name, error in errors.items() if not error <= tolerance]
+    print(f"{os.path.basename(program)} {case}: {clipped} steps clipped, largest difference {max(errors.values()):.1e}")
     return wrong
 
 

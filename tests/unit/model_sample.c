@@ -61,6 +61,7 @@ void model_sample_make(struct model_sample *s, const struct m2se_config *config,
   make_items(s, items, seed);
   for (uint32_t j = 0; j < sequences; j++) {
     uint32_t at = s->seq_ptr[j], length = length_min + j % (config->max_len - length_min + 1);
+    assert_true(at + length <= SAMPLE_POSITIONS_MAX);
     for (uint32_t p = at; p < at + length; p++) {
       s->seq_items[p] = below(seed, PURPOSE_SEQUENCES, p, items);
     }

@@ -8,8 +8,8 @@
 enum {
   SAMPLE_ITEMS_MAX = 130, /* more than one block of items */
   SAMPLE_SEQUENCES_MAX = 400,
-  SAMPLE_LENGTH_MAX = 12,
-  SAMPLE_D_MAX = 24,
+  SAMPLE_LENGTH_MAX = 12, /* of model_sample_config; another config may have longer ones */
+  SAMPLE_D_MAX = 64,
   SAMPLE_ROWS_MAX = 3, /* of an item's modality */
   SAMPLE_POSITIONS_MAX = SAMPLE_SEQUENCES_MAX * SAMPLE_LENGTH_MAX,
 };

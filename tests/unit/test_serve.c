@@ -6,15 +6,17 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <glob.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/m2se_files.h"
 #include "model/m2se_serve.h"
 #include "model/network/learner.h"
 #include "tests/unit/model_sample.h"
 
-enum { COLUMNS = 2 * 24 + 1, USERS = 96 };
+enum { COLUMNS = 2 * 64 + 1, USERS = 96 };
 static const float TOLERANCE = 1e-5f; /* of unit vectors: tiles are cut otherwise, sums round otherwise */
 
 struct rig {
@@ -109,6 +111,29 @@ static void test_as_learner(void **state) {
     assert_as_learner(&rig);
     rig_close(&rig);
   }
+}
+
+/* Every committed model, with its own weights. */
+static void test_fixtures(void **state) {
+  (void)state;
+  static struct rig rig;
+  glob_t models;
+  assert_int_equal(glob(M2SE_FIXTURES "/*/model.safetensors", 0, NULL, &models), 0);
+  assert_true(models.gl_pathc >= 10);
+  for (size_t k = 0; k < models.gl_pathc; k++) {
+    struct m2se_config config = model_sample_config();
+    struct m2se_error error;
+    uint32_t slots;
+    assert_int_equal(m2se_model_read_config(models.gl_pathv[k], &config, &error), 0);
+    assert_true(2 * config.h < COLUMNS);
+    model_sample_make(&rig.sample, &config, 50, 60, 1);
+    rig_open(&rig, true, 50);
+    assert_int_equal(m2se_learner_load(rig.learner, models.gl_pathv[k], NULL, &slots, &error), 0);
+    m2se_weights_copy(rig.weights, rig.learner, 50);
+    assert_as_learner(&rig);
+    rig_close(&rig);
+  }
+  globfree(&models);
 }
 
 static struct rig *default_rig(bool bias_component, uint32_t slots) {
@@ -249,9 +274,10 @@ static void test_copy_is_immutable(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_as_learner),     cmocka_unit_test(test_any_number),
-      cmocka_unit_test(test_long_sequences), cmocka_unit_test(test_missing_modalities),
-      cmocka_unit_test(test_last_component), cmocka_unit_test(test_copy_is_immutable),
+      cmocka_unit_test(test_as_learner),         cmocka_unit_test(test_fixtures),
+      cmocka_unit_test(test_any_number),         cmocka_unit_test(test_long_sequences),
+      cmocka_unit_test(test_missing_modalities), cmocka_unit_test(test_last_component),
+      cmocka_unit_test(test_copy_is_immutable),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
