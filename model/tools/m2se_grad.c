@@ -9,10 +9,11 @@
 
 #include "model/blas.h"
 #include "model/files/safetensors.h"
+#include "model/m2se_files.h"
 #include "model/network/learner.h"
 
 struct input {
-  struct m2se_safetensors *model, *batch;
+  struct m2se_safetensors *batch;
   struct m2se_learner *learner;
   uint32_t items, sequences, positions;
   float *rows[2], *log_q, *bias, *residual[2];
@@ -33,34 +34,6 @@ static void *take(size_t count, size_t bytes) {
   }
   taken[taken_count++] = p;
   return p;
-}
-
-static int read_config(const struct m2se_safetensors *file, struct m2se_config *config,
-                       struct m2se_error *error) {
-  const char *format = m2se_safetensors_metadata(file, "format"),
-             *version = m2se_safetensors_metadata(file, "version");
-  if (!format || strcmp(format, "m2se") != 0 || !version || strcmp(version, "1") != 0) {
-    return m2se_error_set(error, M2SE_EFORMAT,
-                          "the model's metadata must have format m2se, version 1; it has %s, %s",
-                          format ? format : "none", version ? version : "none");
-  }
-  const struct {
-    const char *key;
-    uint32_t *value;
-  } sizes[] = {{"d", &config->d},           {"da", &config->da},
-               {"h", &config->h},           {"experts", &config->experts},
-               {"layers", &config->layers}, {"heads", &config->heads},
-               {"ffn", &config->ffn},       {"max_len", &config->max_len}};
-  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-    uint64_t value;
-    int result = m2se_safetensors_metadata_uint(file, sizes[i].key, 1, 65536, &value, error);
-    if (result < 0) {
-      return result;
-    }
-    *sizes[i].value = (uint32_t)value;
-  }
-  int result = m2se_safetensors_metadata_real(file, "tau", 1e-3, 100, &config->tau, error);
-  return result < 0 ? result : m2se_safetensors_metadata_real(file, "lambda", 0, 1e6, &config->lambda, error);
 }
 
 static int read_i32(const struct m2se_safetensors *file, const char *name, uint64_t count, bool optional,
@@ -174,7 +147,8 @@ static int read_batch(struct input *in, struct m2se_config *config, struct m2se_
   return 0;
 }
 
-static int load_learner(struct input *in, const struct m2se_config *config, struct m2se_error *error) {
+static int load_learner(struct input *in, const struct m2se_config *config, const char *model_path,
+                        struct m2se_error *error) {
   struct m2se_limits limits = {.sequences = in->sequences,
                                .positions = in->positions,
                                .items = in->items,
@@ -183,11 +157,8 @@ static int load_learner(struct input *in, const struct m2se_config *config, stru
   limits.rows = (uint32_t)(in->row_ptr[0][in->items] > in->row_ptr[1][in->items] ? in->row_ptr[0][in->items]
                                                                                  : in->row_ptr[1][in->items]);
   int result = m2se_learner_new(&in->learner, config, &limits, error);
-  for (uint32_t t = 0; result == 0 && t < in->learner->list.count; t++) {
-    const struct m2se_parameter *p = &in->learner->list.tensors[t];
-    result = m2se_safetensors_read_f32(in->model, p->name, p->rank, p->shape,
-                                       in->learner->params.flat + p->offset, error);
-  }
+  uint32_t slots;
+  result = result < 0 ? result : m2se_learner_load(in->learner, model_path, NULL, &slots, error);
   size_t h = config->h;
   for (uint32_t i = 0; result == 0 && i < in->items; i++) {
     for (size_t m = 0; m < 2 && config->item_residual; m++) {
@@ -275,13 +246,12 @@ int main(int argc, char **argv) {
   struct m2se_config config;
   struct m2se_losses losses;
   m2se_config_defaults(&config);
-  config.dropout = 0;
   int result = m2se_blas_check(&error);
-  result = result < 0 ? result : m2se_safetensors_open(&in.model, argv[1], &error);
-  result = result < 0 ? result : read_config(in.model, &config, &error);
+  result = result < 0 ? result : m2se_model_read_config(argv[1], &config, &error);
+  config.dropout = 0;
   result = result < 0 ? result : m2se_safetensors_open(&in.batch, argv[2], &error);
   result = result < 0 ? result : read_batch(&in, &config, &error);
-  result = result < 0 ? result : load_learner(&in, &config, &error);
+  result = result < 0 ? result : load_learner(&in, &config, argv[1], &error);
   if (result == 0) {
     struct m2se_batch batch = {.n_items = in.items,
                                .items = in.item,
@@ -302,7 +272,6 @@ int main(int argc, char **argv) {
   while (taken_count > 0) {
     free(taken[--taken_count]);
   }
-  m2se_safetensors_close(in.model);
   m2se_safetensors_close(in.batch);
   return result < 0 ? EX_DATAERR : EX_OK;
 }
