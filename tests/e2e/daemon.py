@@ -14,6 +14,7 @@ SETTINGS = {
     "train": {"batch": 64, "replay_ratio": 1, "threads": 2},
     "serve": {"epoch_steps": 40},
     "checkpoint": {"every_seconds": 1, "keep": 5},
+    "log": {"level": "debug"},
 }
 
 
@@ -28,7 +29,12 @@ class Daemon:
         self.settings = {
             **SETTINGS,
             "daemon": {"instance": folder.name},
-            "kafka": {"brokers": kafka.bootstrap, "group": folder.name},
+            "kafka": {
+                "brokers": kafka.bootstrap,
+                "group": folder.name,
+                # A member that was killed keeps its partitions for that long.
+                "properties": {"session.timeout.ms": "5000", "heartbeat.interval.ms": "1000"},
+            },
             "redis": {"uri": f"redis://127.0.0.1:{redis.port}/{database}"},
         }
         self.configure({"checkpoint": {"dir": str(self.checkpoints)}, **(settings or {})})

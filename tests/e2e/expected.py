@@ -6,7 +6,7 @@ import json
 
 from harness import protobuf
 from harness.xxh3 import event_digest
-from workload import EXPECT
+from workload import is_bad
 
 
 @dataclasses.dataclass
@@ -41,18 +41,19 @@ def decode_interaction(value):
 
 
 def expect(topic, records, featured, length, keep, until=None):
-    """records: of the whole topic, each partition in its order; featured: ids of items with rows; length, keep: of
-    the sequences; until: {partition: offset} where reading stopped. A user's events are in one partition."""
+    """records: of the whole topic, each partition in its order; featured: record -> ids of the items that have rows
+    when it is read; length, keep: of the sequences; until: {partition: offset} where reading stopped. A user's events
+    are in one partition."""
     result = Expected(topic)
     for record in records:
         if until is None or record.offset < until[record.partition]:
             result.counts["taken"] += 1
-            take(result, record, featured, length, keep)
+            take(result, record, featured(record), length, keep)
     return result
 
 
 def take(result, record, featured, length, keep):
-    if any(name == EXPECT for name, _ in record.headers):
+    if is_bad(record):
         result.dead.append(record)
         result.counts["dead_lettered"] += 1
         return
