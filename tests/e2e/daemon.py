@@ -3,7 +3,7 @@
 import json
 import subprocess
 
-from harness.process import BIN, Process, wait_until
+from harness.process import BIN, Process
 
 LENGTH, KEEP = 20, 45
 
@@ -66,13 +66,6 @@ class Daemon:
         if not self.checkpoints.exists():
             return []
         return sorted(path for path in self.checkpoints.glob("gen-*") if path.name.count(".") == 0)
-
-    def wait_generation(self, number, seconds=60):
-        return wait_until(
-            lambda: [path for path in self.generations() if int(path.name[4:]) >= number],
-            seconds,
-            f"checkpoint {number}",
-        )
 
     def ctl(self, *words):
         """What m2sectl prints, as JSON."""
