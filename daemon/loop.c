@@ -54,9 +54,16 @@ static int64_t wall_clock_ms(void) {
   return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* Every event under way becomes a message to the trainer, and what stands there comes before a checkpoint. */
+static bool trainer_has_room(const struct m2sed_loop *loop) {
+  uint64_t under_way = loop->events_end - loop->events_first;
+  return !loop->engine_started ||
+         under_way + m2sed_ring_used(m2sed_trainer_input(loop->trainer)) < M2SED_TRAINER_RING;
+}
+
 bool m2sed_loop_has_room(const struct m2sed_loop *loop) {
   return loop->to_trainer.count == 0 && loop->to_server.count == 0 &&
-         loop->events_end - loop->events_first < loop->events_capacity &&
+         loop->events_end - loop->events_first < loop->events_capacity && trainer_has_room(loop) &&
          loop->requests_end - loop->requests_first < M2SED_REQUESTS_FOR_EVENTS &&
          !m2se_redis_is_full(loop->redis) && !m2sed_letters_full(loop);
 }
