@@ -237,8 +237,7 @@ static int compare_by_user(const void *left, const void *right) {
   if (a->age != b->age) {
     return a->age > b->age ? -1 : 1;
   }
-  return a < b ? -1
-               : 1; /* two partitions may use one position: any order will do, if it is always the same */
+  return (a > b) - (a < b); /* two partitions may use one position: any order, if it is always the same */
 }
 
 /* Is the step that `older` teaches (its last item, then its target) inside the context of `newer`? */

@@ -67,6 +67,9 @@ static void rank_vectors(const struct m2sed_evaluation *evaluation, const struct
     }
     const float *vector = vectors + (size_t)slot * dim;
     for (uint32_t i = 0; i < count; i++) {
+      if (events[i].user == NULL) {
+        continue;
+      }
       float score = evaluation->kernels->dot(events[i].user, vector, dim);
       standings[i].higher += score > target_scores[i];
       standings[i].same += score == target_scores[i];
@@ -119,44 +122,52 @@ static struct standing rank_popularity(const struct m2sed_evaluation *evaluation
   return (struct standing){higher, same};
 }
 
-void m2sed_evaluation_judge(struct m2sed_evaluation *evaluation, const struct m2sed_judged_event *events,
-                            uint32_t count, const float *vectors, const bool *candidate, uint32_t slots) {
-  float target_scores[M2SED_JUDGED_MAX];
-  struct standing standings[M2SED_JUDGED_MAX] = {0};
+static void add_ranks(struct m2sed_evaluation *evaluation, const struct m2sed_judged_event *event,
+                      const float *vectors, const bool *candidate, uint32_t slots, float target_score,
+                      struct standing model) {
   struct m2sed_prequential *sums = &evaluation->sums;
-  assert(count <= M2SED_JUDGED_MAX && slots <= evaluation->items_max);
-  for (uint32_t i = 0; i < count; i++) {
-    assert(events[i].target < slots && candidate[events[i].target]);
-    /* By the same function as the others' scores, so that the target is the same as itself. */
-    const float *vector = vectors + (size_t)events[i].target * evaluation->dim;
-    target_scores[i] = evaluation->kernels->dot(events[i].user, vector, evaluation->dim);
-  }
-  rank_vectors(evaluation, events, count, vectors, candidate, slots, target_scores, standings);
-  for (uint32_t i = 0; i < count; i++) {
-    struct standing model = standings[i];
-    struct standing popularity = rank_popularity(evaluation, events[i].target, candidate, slots);
-    double rank = standing_rank(model), popularity_rank = standing_rank(popularity);
-    sums->events++;
-    sums->hr10 += hit(rank);
-    sums->ndcg10 += gain(rank);
-    sums->mrr += 1 / rank;
-    sums->popularity_hr10 += hit(popularity_rank);
-    sums->popularity_ndcg10 += gain(popularity_rank);
-    sums->popularity_mrr += 1 / popularity_rank;
-    if (leave_out_context(evaluation, &events[i], vectors, candidate, target_scores[i], &model,
-                          &popularity)) {
-      sums->hr10_unseen += hit(standing_rank(model));
-      sums->ndcg10_unseen += gain(standing_rank(model));
-      sums->popularity_hr10_unseen += hit(standing_rank(popularity));
-      sums->popularity_ndcg10_unseen += gain(standing_rank(popularity));
-    }
-    m2sed_evaluation_count(evaluation, events[i].target);
+  struct standing popularity = rank_popularity(evaluation, event->target, candidate, slots);
+  double rank = standing_rank(model), popularity_rank = standing_rank(popularity);
+  sums->events++;
+  sums->hr10 += hit(rank);
+  sums->ndcg10 += gain(rank);
+  sums->mrr += 1 / rank;
+  sums->popularity_hr10 += hit(popularity_rank);
+  sums->popularity_ndcg10 += gain(popularity_rank);
+  sums->popularity_mrr += 1 / popularity_rank;
+  if (leave_out_context(evaluation, event, vectors, candidate, target_score, &model, &popularity)) {
+    sums->hr10_unseen += hit(standing_rank(model));
+    sums->ndcg10_unseen += gain(standing_rank(model));
+    sums->popularity_hr10_unseen += hit(standing_rank(popularity));
+    sums->popularity_ndcg10_unseen += gain(standing_rank(popularity));
   }
 }
 
-void m2sed_evaluation_count(struct m2sed_evaluation *evaluation, uint32_t target) {
-  assert(target < evaluation->items_max);
-  evaluation->events[target]++;
+void m2sed_evaluation_judge(struct m2sed_evaluation *evaluation, const struct m2sed_judged_event *events,
+                            uint32_t count, const float *vectors, const bool *candidate, uint32_t slots) {
+  float target_scores[M2SED_JUDGED_MAX] = {0};
+  struct standing standings[M2SED_JUDGED_MAX] = {0};
+  uint32_t judged = 0;
+  assert(count <= M2SED_JUDGED_MAX && slots <= evaluation->items_max);
+  for (uint32_t i = 0; i < count; i++) {
+    assert(events[i].target < evaluation->items_max);
+    if (events[i].user != NULL) {
+      assert(events[i].target < slots && candidate[events[i].target]);
+      /* By the same function as the others' scores, so that the target is the same as itself. */
+      const float *vector = vectors + (size_t)events[i].target * evaluation->dim;
+      target_scores[i] = evaluation->kernels->dot(events[i].user, vector, evaluation->dim);
+      judged++;
+    }
+  }
+  if (judged > 0) {
+    rank_vectors(evaluation, events, count, vectors, candidate, slots, target_scores, standings);
+  }
+  for (uint32_t i = 0; i < count; i++) {
+    if (events[i].user != NULL) {
+      add_ranks(evaluation, &events[i], vectors, candidate, slots, target_scores[i], standings[i]);
+    }
+    evaluation->events[events[i].target]++;
+  }
 }
 
 const struct m2sed_prequential *m2sed_evaluation_sums(const struct m2sed_evaluation *evaluation) {

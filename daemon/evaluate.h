@@ -22,21 +22,20 @@ int m2sed_evaluation_new(struct m2sed_evaluation **evaluation, uint32_t items_ma
                          struct m2se_error *error);
 void m2sed_evaluation_free(struct m2sed_evaluation *evaluation);
 
-/* An event to be judged. */
+/* An event to be judged, or only counted. */
 struct m2sed_judged_event {
-  const float *user; /* [dim]: vector of the context */
-  uint32_t target;   /* a candidate */
+  const float *user; /* [dim]: vector of the context; NULL: not judged */
+  uint32_t target;   /* if judged, a candidate */
   uint32_t context_count;
   const uint32_t *context; /* slots */
 };
 /* Ranks `count` events (at most M2SED_JUDGED_MAX; together because reading the items' vectors costs more than
- * using them) with vectors [slots, dim] where candidate[slot]; counts their targets as events afterwards, one
- * by one. */
+ * using them) with vectors [slots, dim] where candidate[slot]. Each one counts for popularity once it and
+ * those before it have been ranked, judged or not: the numbers do not depend on how events are put together.
+ */
 enum { M2SED_JUDGED_MAX = 64 };
 void m2sed_evaluation_judge(struct m2sed_evaluation *evaluation, const struct m2sed_judged_event *events,
                             uint32_t count, const float *vectors, const bool *candidate, uint32_t slots);
-/* An event that is not judged. */
-void m2sed_evaluation_count(struct m2sed_evaluation *evaluation, uint32_t target);
 const struct m2sed_prequential *m2sed_evaluation_sums(const struct m2sed_evaluation *evaluation);
 
 #endif

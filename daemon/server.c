@@ -222,34 +222,30 @@ static void answer_users(struct m2sed_server *server, uint32_t users) {
 
 /* After the answers, so that nobody waits for it. Under load it is the first thing to go. */
 static void evaluate_users(struct m2sed_server *server, uint32_t users, bool busy) {
-  struct m2sed_judged_event judged[USERS];
-  uint32_t rows = 0;
+  struct m2sed_judged_event events[USERS];
+  const struct m2sed_table *current = server->current;
+  uint32_t count = 0, rows = 0;
   for (uint32_t i = 0; i < users; i++) {
     const struct m2sed_serve_message *message = m2sed_ring_peek(server->input, i);
     if (!message->evaluate) {
       continue;
     }
     assert(message->target < server->view.items_max);
-    bool possible = server->current->copy != NULL && known(server, message->target);
-    if (possible && busy && message->context_count > 0) {
-      atomic_fetch_add_explicit(&server->evaluations_skipped, 1, memory_order_relaxed);
-      possible = false;
-    }
-    if (!possible || pack_sequence(server, rows, message->context, message->context_count) == 0) {
-      m2sed_evaluation_count(server->evaluation, message->target);
+    struct m2sed_judged_event *event = &events[count++];
+    *event = (struct m2sed_judged_event){
+        .target = message->target, .context_count = message->context_count, .context = message->context};
+    if (current->copy == NULL || !known(server, message->target) || message->context_count == 0) {
       continue;
     }
-    judged[rows] = (struct m2sed_judged_event){.user = server->vectors + (size_t)rows * server->view.dim,
-                                               .target = message->target,
-                                               .context_count = message->context_count,
-                                               .context = message->context};
-    rows++;
+    if (busy) {
+      atomic_fetch_add_explicit(&server->evaluations_skipped, 1, memory_order_relaxed);
+    } else if (pack_sequence(server, rows, message->context, message->context_count) > 0) {
+      event->user = server->vectors + (size_t)rows++ * server->view.dim;
+    }
   }
   encode_sequences(server, rows);
-  if (rows > 0) {
-    m2sed_evaluation_judge(server->evaluation, judged, rows, server->current->vectors,
-                           server->current->encoded, server->view.slots);
-  }
+  m2sed_evaluation_judge(server->evaluation, events, count, current->vectors, current->encoded,
+                         server->view.slots);
 }
 
 static void serve_users(struct m2sed_server *server) {

@@ -132,7 +132,7 @@ void rig_advance(struct checkpoint_rig *rig) {
   rig->state.step = m2se_learner_step_number(rig->learner);
 }
 
-static void remove_tree(const char *path) {
+void rig_remove_tree(const char *path) {
   DIR *directory = opendir(path);
   struct dirent *entry;
   assert_non_null(directory);
@@ -141,7 +141,7 @@ static void remove_tree(const char *path) {
     if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
       snprintf(child, sizeof child, "%s/%s", path, entry->d_name);
       if (unlink(child) != 0) {
-        remove_tree(child);
+        rig_remove_tree(child);
       }
     }
   }
@@ -150,7 +150,7 @@ static void remove_tree(const char *path) {
 }
 
 void rig_stop(struct checkpoint_rig *rig) {
-  remove_tree(rig->dir);
+  rig_remove_tree(rig->dir);
   m2se_snapshot_free(rig->state.weights);
   m2se_learner_free(rig->learner);
 }

@@ -37,6 +37,7 @@ const char *rig_path(const struct checkpoint_rig *rig, uint64_t generation, cons
 /* A whole file, NUL-terminated, to be freed. */
 char *rig_read(const char *path, size_t *size);
 void rig_overwrite(const char *path, const void *bytes, size_t size);
+void rig_remove_tree(const char *dir);
 uint32_t rig_entries(const char *dir); /* of a directory, without . and .. */
 
 /* Replaces `from`, which must be there, by `to` in the manifest and makes its checksum hold again. */
