@@ -210,17 +210,17 @@ static void check_trial(const struct trial *trial) {
   m2se_learner_free(l);
 }
 
-/* Mini-batches of more than a block, a tile and a shard of everything: 96 items, 64 sequences of CMCL, 256
- * positions, 32 anchors. The two large ones have several tiles in every shard. */
+/* The first has more than one block of everything: 96 items, 64 sequences of CMCL, 256 positions, 32 anchors;
+ * the two large ones have several tiles in every shard. */
 static void test_all_parameters(void **state) {
   (void)state;
   static const struct trial trials[] = {
       {"last", M2SE_TARGETS_LAST, false, false, true, 2, 2, 101, 70, 1, 0, 0.2, 1},
-      {"all", M2SE_TARGETS_ALL, false, false, true, 2, 3, 101, 70, 1, 0, 0.2, 1},
+      {"all", M2SE_TARGETS_ALL, false, false, true, 2, 3, 40, 24, 1, 0, 0.2, 1},
       {"last, options", M2SE_TARGETS_LAST, false, true, true, 1, 1, 30, 40, 1, 0, 0.07, 1},
-      {"all, options", M2SE_TARGETS_ALL, false, true, true, 3, 2, 30, 40, 1, 0, 0.5, 1},
-      {"last, step", M2SE_TARGETS_LAST, true, false, true, 2, 2, 50, 70, 1, 0, 0.2, 1},
-      {"all, step", M2SE_TARGETS_ALL, true, true, true, 2, 2, 50, 40, 1, 0, 0.2, 1},
+      {"all, options", M2SE_TARGETS_ALL, false, true, true, 3, 2, 30, 15, 1, 0, 0.5, 1},
+      {"last, step", M2SE_TARGETS_LAST, true, false, true, 2, 2, 30, 24, 1, 0, 0.2, 1},
+      {"all, step", M2SE_TARGETS_ALL, true, true, true, 2, 2, 30, 24, 1, 0, 0.2, 1},
       {"no table", M2SE_TARGETS_ALL, true, false, false, 1, 6, 20, 20, 1, 0, 0.2, 1},
       {"few targets", M2SE_TARGETS_LAST, false, false, true, 1, 2, 20, 66, 1, 2, 0.2, 1},
       {"one target", M2SE_TARGETS_LAST, false, false, true, 1, 2, 20, 20, 1, 1, 0.2, 1},
