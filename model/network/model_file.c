@@ -64,6 +64,16 @@ static void add_metadata(struct m2se_file_list *list, const char *key, const cha
   list->metadata[list->metadata_count++] = (struct m2se_metadata){key, value};
 }
 
+/* With as many digits as it takes to read the same number back. */
+static void add_real(struct m2se_file_list *list, const char *key, double number) {
+  char text[32];
+  int digits = 15;
+  do {
+    snprintf(text, sizeof text, "%.*g", digits, number);
+  } while (strtod(text, NULL) != number && digits++ < 17);
+  add_metadata(list, key, "%s", text);
+}
+
 /* The next tensor, of one dimension; the caller says if it has more. */
 static struct m2se_tensor *add_tensor(struct m2se_file_list *list, enum m2se_dtype dtype, const char *prefix,
                                       const char *name, uint64_t length, const void *data) {
@@ -94,7 +104,7 @@ void m2se_file_list_model(struct m2se_file_list *list, const struct m2se_learned
     add_metadata(list, sizes[i].key, "%" PRIu32, *size_of(&config, i));
   }
   for (size_t i = 0; i < REALS; i++) {
-    add_metadata(list, reals[i].key, "%.17g", *real_of(&config, i));
+    add_real(list, reals[i].key, *real_of(&config, i));
   }
   add_metadata(list, "step", "%" PRIu64, learned->step);
   add_parameters(list, learned->list, "", learned->flat);
