@@ -193,7 +193,8 @@ static void start(struct m2se_kafka *kafka, enum m2se_kafka_topic topic, int32_t
   state->ended = false;
   state->end = range->high;
   begin_reading(kafka, topic, partition, state, offset);
-  end_if_read(kafka, topic, partition, state, offset);
+  if (offset == state->end) /* beyond it, it will come back */
+    end_if_read(kafka, topic, partition, state, offset);
 }
 
 /* ---- answers ---- */

@@ -64,6 +64,8 @@ int m2se_kafka_produce(struct m2se_kafka *kafka, const struct m2se_kafka_message
                        struct m2se_error *error) {
   if (kafka->closing)
     return m2se_error_set(error, M2SE_EIO, "topic %s: the client is closing", message->topic);
+  if (!message->topic[0])
+    return m2se_error_set(error, M2SE_EINVAL, "a message: its topic is empty");
   struct m2se_kafka_unsent *unsent = link_unsent(kafka, message->opaque);
   if (!unsent)
     return m2se_error_set(error, M2SE_ENOMEM, "topic %s: a message", message->topic);

@@ -41,7 +41,7 @@ static void on_wake(void *arg) {
 static bool on_record(void *arg, const struct m2se_kafka_record *record) {
   struct rig_client *client = arg;
   struct rig_partition *partition = find(client, record->topic, record->partition);
-  assert_true(partition->started);
+  assert_true(partition->started && !partition->paused);
   assert_int_equal(record->offset, partition->next);
   assert_true(client->taken < client->take_max); /* it was told to stop */
   partition->next++;
@@ -144,10 +144,15 @@ struct rig_client *rig_open_with(const struct m2se_kafka_settings *settings) {
 }
 
 struct rig_client *rig_open(const char *brokers, const char *interactions, const char *items) {
+  /* The mock waits the session timeout less a second for members that are to join again. */
+  static const struct m2se_kafka_property quick[] = {{"heartbeat.interval.ms", "100"},
+                                                     {"session.timeout.ms", "3000"}};
   const struct m2se_kafka_settings settings = {
       .brokers = brokers,
       .group = "testers",
-      .topics = {[M2SE_KAFKA_INTERACTIONS] = interactions, [M2SE_KAFKA_ITEMS] = items}};
+      .topics = {[M2SE_KAFKA_INTERACTIONS] = interactions, [M2SE_KAFKA_ITEMS] = items},
+      .properties = quick,
+      .property_count = 2};
   return rig_open_with(&settings);
 }
 
@@ -179,6 +184,16 @@ void rig_step(struct rig_client *client) {
 void rig_run_ms(struct rig_client *client, int64_t ms) {
   for (int64_t end_ms = rig_now_ms() + ms; rig_now_ms() < end_ms;)
     rig_step(client);
+}
+
+void rig_pause(struct rig_client *client, enum m2se_kafka_topic topic, int32_t partition, bool pause) {
+  for (int i = 0; i < RIG_PARTITIONS; i++)
+    if (partition < 0 || partition == i)
+      client->partitions[topic][i].paused = pause;
+  if (pause)
+    m2se_kafka_pause(client->kafka, topic, partition);
+  else
+    m2se_kafka_resume(client->kafka, topic, partition);
 }
 
 int rig_send(struct rig_client *client, const struct m2se_kafka_message *message) {

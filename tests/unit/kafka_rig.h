@@ -14,7 +14,7 @@
 enum { RIG_PARTITIONS = 4, RIG_MESSAGES = 1 << 15, RIG_BY_POLICY = -2, RIG_ALL = 1 << 30 };
 
 struct rig_partition {
-  bool started, ended;
+  bool started, ended, paused;
   uint32_t starts, ends, revokes, lost;
   struct m2se_kafka_start start; /* the newest */
   int64_t at;                    /* where the test wants it: RIG_BY_POLICY, M2SE_KAFKA_HOLD, or an offset */
@@ -63,6 +63,9 @@ void rig_close(struct rig_client *client); /* asserts that everything sent was a
   } while (0)
 void rig_step(struct rig_client *client); /* one poll; waits 1 ms if nothing more is there at once */
 void rig_run_ms(struct rig_client *client, int64_t ms);
+
+/* Pauses so that the client checks it too; partition -1: all. */
+void rig_pause(struct rig_client *client, enum m2se_kafka_topic topic, int32_t partition, bool pause);
 
 /* Sends `count` records whose value is their number in the partition, from `first` on; waits for delivery. */
 void rig_fill(struct rig_client *client, const char *topic, int32_t partition, int64_t first, uint32_t count);
