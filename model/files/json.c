@@ -1,18 +1,102 @@
-/* Reading: what is asked of a tree. How it is made: json_parse.c. */
+/* JSON through jansson: struct m2se_json is its json_t. */
+#include <assert.h>
+#include <errno.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "model/files/json_tree.h"
+#include "model/files/json.h"
+#include "model/files/utf8.h"
 
+#define DEPTH_MAX 64
 #define EXACT_DOUBLE_MAX 9007199254740992.0 /* 2^53: whole numbers up to here are exact in a double */
+#define FLOAT_DIGITS 9
 
-static bool is(const struct m2se_json *value, enum m2se_json_type type) {
-  return value && value->type == type;
+/* jansson's readers take a json_t that is not const, and do not change it. */
+static json_t *theirs(const struct m2se_json *value) {
+  return (json_t *)value;
 }
 
+static const struct m2se_json *ours(const json_t *value) {
+  return (const struct m2se_json *)value;
+}
+
+/* ---- parsing ---- */
+
+/* Before the library spends memory: brackets and commas tell how deep and how many values at most. In text
+ * that is no JSON this may miscount, and the text is refused either way. */
+static int check_limits(const char *text, size_t size, const struct m2se_json_limits *limits,
+                        struct m2se_error *error) {
+  size_t values = 1;
+  uint32_t depth = 0;
+  bool in_string = false;
+  if (size > limits->bytes_max) {
+    return m2se_error_set(error, M2SE_ELIMIT, "JSON text of %zu bytes, more than %zu", size,
+                          limits->bytes_max);
+  }
+  for (size_t i = 0; i < size; i++) {
+    char c = text[i];
+    if (c == '"') {
+      in_string = !in_string;
+    } else if (in_string) {
+      i += c == '\\';
+    } else if (c == ']' || c == '}') {
+      depth -= depth > 0;
+    } else if (c == '[' || c == '{' || c == ',') {
+      values++;
+      depth += c != ',';
+    }
+    if (depth > limits->depth_max) {
+      return m2se_error_set(error, M2SE_ELIMIT, "byte %zu: nested more than %" PRIu32 " deep", i,
+                            limits->depth_max);
+    }
+  }
+  if (values > limits->values_max) {
+    return m2se_error_set(error, M2SE_ELIMIT, "%zu JSON values, more than %" PRIu32, values,
+                          limits->values_max);
+  }
+  return 0;
+}
+
+int m2se_json_parse(struct m2se_json **root, const char *text, size_t size,
+                    const struct m2se_json_limits *limits, struct m2se_error *error) {
+  struct m2se_json_limits standard = M2SE_JSON_LIMITS_DEFAULT;
+  limits = limits ? limits : &standard;
+  assert(limits->depth_max <= DEPTH_MAX);
+  *root = NULL;
+  int code = check_limits(text, size, limits, error);
+  if (code) {
+    return code;
+  }
+  json_error_t reason;
+  json_t *value = json_loadb(size ? text : "", size, JSON_REJECT_DUPLICATES, &reason);
+  if (value) {
+    *root = (struct m2se_json *)value;
+    return 0;
+  }
+  /* Where its memory runs out, the library mostly says nothing. */
+  if (reason.text[0] == '\0' || json_error_code(&reason) == json_error_out_of_memory) {
+    return m2se_error_set(error, M2SE_ENOMEM, "no memory for a JSON text of %zu bytes", size);
+  }
+  return m2se_error_set(error, M2SE_EFORMAT, "line %d column %d: %s", reason.line, reason.column,
+                        reason.text);
+}
+
+void m2se_json_free(struct m2se_json *root) {
+  json_decref(theirs(root));
+}
+
+/* ---- what is in a tree ---- */
+
 enum m2se_json_type m2se_json_type(const struct m2se_json *value) {
-  return value->type;
+  static const enum m2se_json_type types[] = {
+      [JSON_NULL] = M2SE_JSON_NULL,     [JSON_TRUE] = M2SE_JSON_BOOL,       [JSON_FALSE] = M2SE_JSON_BOOL,
+      [JSON_REAL] = M2SE_JSON_REAL,     [JSON_INTEGER] = M2SE_JSON_INTEGER, [JSON_STRING] = M2SE_JSON_STRING,
+      [JSON_OBJECT] = M2SE_JSON_OBJECT, [JSON_ARRAY] = M2SE_JSON_ARRAY,
+  };
+  return types[json_typeof(theirs(value))];
 }
 
 const char *m2se_json_type_name(const struct m2se_json *value) {
@@ -21,39 +105,31 @@ const char *m2se_json_type_name(const struct m2se_json *value) {
       [M2SE_JSON_REAL] = "real",     [M2SE_JSON_STRING] = "string", [M2SE_JSON_ARRAY] = "array",
       [M2SE_JSON_OBJECT] = "object",
   };
-  return value ? names[value->type] : "nothing";
+  return value ? names[m2se_json_type(value)] : "nothing";
 }
 
 size_t m2se_json_size(const struct m2se_json *value) {
-  return is(value, M2SE_JSON_ARRAY) || is(value, M2SE_JSON_OBJECT) ? value->size : 0;
+  return json_is_array(theirs(value)) ? json_array_size(theirs(value)) : json_object_size(theirs(value));
 }
 
 const struct m2se_json *m2se_json_get(const struct m2se_json *object, const char *key) {
-  if (!is(object, M2SE_JSON_OBJECT)) {
-    return NULL;
-  }
-  size_t length = strlen(key);
-  for (size_t i = 0; i < object->size; i++) {
-    const struct m2se_json *member = &object->as.list[i];
-    if (member->key_length == length && memcmp(member->key, key, length) == 0) {
-      return member;
-    }
-  }
-  return NULL;
+  return ours(json_object_get(theirs(object), key));
 }
 
 const struct m2se_json *m2se_json_at(const struct m2se_json *array, size_t index) {
-  return is(array, M2SE_JSON_ARRAY) && index < array->size ? &array->as.list[index] : NULL;
+  return ours(json_array_get(theirs(array), index));
 }
 
 bool m2se_json_next(const struct m2se_json *object, struct m2se_json_iterator *iterator) {
-  if (!is(object, M2SE_JSON_OBJECT) || iterator->index >= object->size) {
+  json_t *map = theirs(object);
+  void *place = iterator->place ? json_object_iter_next(map, iterator->place) : json_object_iter(map);
+  *iterator = (struct m2se_json_iterator){.place = place};
+  if (!place) {
     return false;
   }
-  const struct m2se_json *member = &object->as.list[iterator->index++];
-  iterator->key = member->key;
-  iterator->key_length = member->key_length;
-  iterator->value = member;
+  iterator->key = json_object_iter_key(place);
+  iterator->key_length = json_object_iter_key_len(place);
+  iterator->value = ours(json_object_iter_value(place));
   return true;
 }
 
@@ -64,61 +140,49 @@ static int wrong_type(const struct m2se_json *value, const char *what, const cha
   if (!value) {
     return m2se_error_set(error, M2SE_EMISSING, "%s: missing", what);
   }
-  return m2se_error_set(error, M2SE_ETYPE, "%s: %s where a %s is needed", what, m2se_json_type_name(value),
+  return m2se_error_set(error, M2SE_ETYPE, "%s: %s where %s is needed", what, m2se_json_type_name(value),
                         wanted);
 }
 
-bool m2se_decimal_magnitude(const char *digits, size_t count, uint64_t *magnitude) {
-  uint64_t sum = 0;
-  for (size_t i = 0; i < count; i++) {
-    if (__builtin_mul_overflow(sum, 10, &sum) ||
-        __builtin_add_overflow(sum, (uint64_t)(digits[i] - '0'), &sum)) {
-      return false;
-    }
-  }
-  *magnitude = sum;
-  return true;
-}
-
-bool m2se_decimal_signed(bool negative, uint64_t magnitude, int64_t *number) {
-  if (magnitude > (uint64_t)INT64_MAX + negative) {
-    return false;
-  }
-  *number = negative ? (int64_t)(0 - magnitude) : (int64_t)magnitude;
-  return true;
-}
-
-/* A whole number of any of the three notations, as sign and magnitude. */
-static int as_integer(const struct m2se_json *value, const char *what, bool *negative, uint64_t *magnitude,
-                      struct m2se_error *error) {
-  if (is(value, M2SE_JSON_INTEGER)) {
-    int64_t integer = value->as.integer;
-    *negative = integer < 0;
-    *magnitude = integer < 0 ? 0 - (uint64_t)integer : (uint64_t)integer;
-    return 0;
-  }
-  if (is(value, M2SE_JSON_REAL)) {
-    double real = value->as.real;
-    if (real != trunc(real) || fabs(real) > EXACT_DOUBLE_MAX) {
-      return m2se_error_set(error, M2SE_ERANGE, "%s: %.17g is not a whole number up to 2^53", what, real);
-    }
-    *negative = real < 0;
-    *magnitude = (uint64_t)fabs(real);
-    return 0;
-  }
-  if (!is(value, M2SE_JSON_STRING)) {
-    return wrong_type(value, what, "whole number", error);
-  }
-  const char *text = value->as.string;
+/* text: '-' or nothing, then digits. */
+static int parse_decimal(const char *text, const char *what, bool *negative, uint64_t *magnitude,
+                         struct m2se_error *error) {
   const char *digits = text + (text[0] == '-');
   size_t count = strspn(digits, "0123456789");
   if (count == 0 || digits[count] != '\0') {
     return m2se_error_set(error, M2SE_ETYPE, "%s: \"%.40s\" is not a decimal number", what, text);
   }
-  if (!m2se_decimal_magnitude(digits, count, magnitude)) {
+  errno = 0;
+  unsigned long long number = strtoull(digits, NULL, 10);
+  if (errno) {
     return m2se_error_set(error, M2SE_ERANGE, "%s: %.40s does not fit in 64 bits", what, text);
   }
-  *negative = text[0] == '-' && *magnitude != 0;
+  *magnitude = number;
+  *negative = text[0] == '-' && number > 0;
+  return 0;
+}
+
+/* A whole number of any of the three notations, as sign and magnitude. */
+static int as_integer(const struct m2se_json *value, const char *what, bool *negative, uint64_t *magnitude,
+                      struct m2se_error *error) {
+  if (json_is_integer(theirs(value))) {
+    int64_t integer = json_integer_value(theirs(value));
+    *negative = integer < 0;
+    *magnitude = integer < 0 ? 0 - (uint64_t)integer : (uint64_t)integer;
+    return 0;
+  }
+  if (json_is_string(theirs(value))) {
+    return parse_decimal(json_string_value(theirs(value)), what, negative, magnitude, error);
+  }
+  if (!json_is_real(theirs(value))) {
+    return wrong_type(value, what, "a whole number", error);
+  }
+  double real = json_real_value(theirs(value));
+  if (real != trunc(real) || fabs(real) > EXACT_DOUBLE_MAX) {
+    return m2se_error_set(error, M2SE_ERANGE, "%s: %.17g is not a whole number up to 2^53", what, real);
+  }
+  *negative = real < 0;
+  *magnitude = (uint64_t)fabs(real);
   return 0;
 }
 
@@ -130,12 +194,11 @@ int m2se_json_as_int64(const struct m2se_json *value, const char *what, int64_t 
   if (code) {
     return code;
   }
-  int64_t fitting = 0;
-  if (!m2se_decimal_signed(negative, magnitude, &fitting)) {
+  if (magnitude > (uint64_t)INT64_MAX + negative) {
     return m2se_error_set(error, M2SE_ERANGE, "%s: %s%" PRIu64 " does not fit in 64 bits with a sign", what,
                           negative ? "-" : "", magnitude);
   }
-  *number = fitting;
+  *number = negative ? (int64_t)(0 - magnitude) : (int64_t)magnitude;
   return 0;
 }
 
@@ -156,49 +219,192 @@ int m2se_json_as_uint64(const struct m2se_json *value, const char *what, uint64_
 
 int m2se_json_as_string(const struct m2se_json *value, const char *what, const char **string, size_t *length,
                         struct m2se_error *error) {
-  if (!is(value, M2SE_JSON_STRING)) {
-    return wrong_type(value, what, "string", error);
+  if (!json_is_string(theirs(value))) {
+    return wrong_type(value, what, "a string", error);
   }
-  *string = value->as.string;
+  *string = json_string_value(theirs(value));
   if (length) {
-    *length = value->size;
+    *length = json_string_length(theirs(value));
   }
   return 0;
 }
 
 int m2se_json_as_double(const struct m2se_json *value, const char *what, double *number,
                         struct m2se_error *error) {
-  if (is(value, M2SE_JSON_INTEGER)) {
-    *number = (double)value->as.integer;
-    return 0;
+  if (!json_is_number(theirs(value))) {
+    return wrong_type(value, what, "a number", error);
   }
-  if (!is(value, M2SE_JSON_REAL)) {
-    return wrong_type(value, what, "number", error);
-  }
-  *number = value->as.real;
+  *number = json_number_value(theirs(value));
   return 0;
 }
 
 int m2se_json_as_bool(const struct m2se_json *value, const char *what, bool *truth,
                       struct m2se_error *error) {
-  if (!is(value, M2SE_JSON_BOOL)) {
-    return wrong_type(value, what, "bool", error);
+  if (!json_is_boolean(theirs(value))) {
+    return wrong_type(value, what, "a bool", error);
   }
-  *truth = value->as.truth;
+  *truth = json_is_true(theirs(value));
   return 0;
 }
 
 int m2se_json_as_array(const struct m2se_json *value, const char *what, size_t *size,
                        struct m2se_error *error) {
-  if (!is(value, M2SE_JSON_ARRAY)) {
-    return wrong_type(value, what, "array", error);
+  if (!json_is_array(theirs(value))) {
+    return wrong_type(value, what, "an array", error);
   }
   if (size) {
-    *size = value->size;
+    *size = json_array_size(theirs(value));
   }
   return 0;
 }
 
 int m2se_json_as_object(const struct m2se_json *value, const char *what, struct m2se_error *error) {
-  return is(value, M2SE_JSON_OBJECT) ? 0 : wrong_type(value, what, "object", error);
+  return json_is_object(theirs(value)) ? 0 : wrong_type(value, what, "an object", error);
+}
+
+/* ---- writing ---- */
+
+struct m2se_json_writer {
+  uint32_t indent;
+  uint32_t depth;
+  bool failed;
+  json_t *root;
+  json_t *open[DEPTH_MAX]; /* [depth] the root and, each inside the one before, what is not ended yet */
+};
+
+struct m2se_json_writer *m2se_json_writer_new(uint32_t indent) {
+  assert(indent <= 8);
+  struct m2se_json_writer *writer = calloc(1, sizeof *writer);
+  if (writer) {
+    writer->indent = indent;
+  }
+  return writer;
+}
+
+void m2se_json_writer_free(struct m2se_json_writer *writer) {
+  if (writer) {
+    json_decref(writer->root);
+    free(writer);
+  }
+}
+
+/* Any bytes as a string, or NULL: no memory. */
+static json_t *text_of(const char *bytes, size_t size) {
+  if (m2se_utf8_valid(bytes, size)) {
+    return json_stringn(bytes, size);
+  }
+  char *clean = malloc(3 * size); /* U+FFFD takes 3 bytes */
+  size_t used = 0;
+  for (size_t i = 0; clean && i < size;) {
+    size_t n = m2se_utf8_next(bytes + i, size - i);
+    memcpy(clean + used, n ? bytes + i : "\xef\xbf\xbd", n ? n : 3);
+    used += n ? n : 3;
+    i += n ? n : 1;
+  }
+  json_t *text = clean ? json_stringn(clean, used) : NULL;
+  free(clean);
+  return text;
+}
+
+/* Takes value over; NULL: there was no memory for it. false: the writer has failed. */
+static bool put(struct m2se_json_writer *writer, const char *key, json_t *value) {
+  if (!writer || writer->failed || !value) {
+    json_decref(value);
+    if (writer) {
+      writer->failed = true;
+    }
+    return false;
+  }
+  if (writer->depth == 0) {
+    assert(!key && !writer->root); /* one outermost value, without a key */
+    writer->root = value;
+    return true;
+  }
+  json_t *parent = writer->open[writer->depth - 1];
+  assert((key != NULL) == json_is_object(parent));
+  if (key) {
+    json_t *name = text_of(key, strlen(key));
+    writer->failed = json_object_set_new(parent, json_string_value(name), value) != 0;
+    json_decref(name);
+  } else {
+    writer->failed = json_array_append_new(parent, value) != 0;
+  }
+  return !writer->failed;
+}
+
+static void put_open(struct m2se_json_writer *writer, const char *key, json_t *list) {
+  if (put(writer, key, list)) {
+    assert(writer->depth < DEPTH_MAX);
+    writer->open[writer->depth++] = list;
+  }
+}
+
+void m2se_json_put_object(struct m2se_json_writer *writer, const char *key) {
+  put_open(writer, key, json_object());
+}
+
+void m2se_json_put_array(struct m2se_json_writer *writer, const char *key) {
+  put_open(writer, key, json_array());
+}
+
+void m2se_json_put_end(struct m2se_json_writer *writer) {
+  if (writer && !writer->failed) {
+    assert(writer->depth > 0);
+    writer->depth--;
+  }
+}
+
+void m2se_json_put_string(struct m2se_json_writer *writer, const char *key, const char *string,
+                          size_t length) {
+  put(writer, key, text_of(string, length));
+}
+
+void m2se_json_put_text(struct m2se_json_writer *writer, const char *key, const char *text) {
+  m2se_json_put_string(writer, key, text, strlen(text));
+}
+
+void m2se_json_put_int64(struct m2se_json_writer *writer, const char *key, int64_t number) {
+  put(writer, key, json_integer(number));
+}
+
+void m2se_json_put_decimal(struct m2se_json_writer *writer, const char *key, uint64_t number) {
+  put(writer, key, json_sprintf("%" PRIu64, number));
+}
+
+void m2se_json_put_double(struct m2se_json_writer *writer, const char *key, double number) {
+  put(writer, key, isfinite(number) ? json_real(number) : json_null());
+}
+
+void m2se_json_put_bool(struct m2se_json_writer *writer, const char *key, bool truth) {
+  put(writer, key, json_boolean(truth));
+}
+
+void m2se_json_put_null(struct m2se_json_writer *writer, const char *key) {
+  put(writer, key, json_null());
+}
+
+/* json_dumpb, not json_dumps: that one leaves out a key when its buffer cannot grow, and says nothing. */
+static char *dump(const json_t *root, size_t flags, size_t *length) {
+  size_t size = json_dumpb(root, NULL, 0, flags);
+  char *text = size > 0 ? malloc(size + 1) : NULL;
+  if (!text || json_dumpb(root, text, size, flags) != size) {
+    free(text);
+    return NULL;
+  }
+  text[size] = '\0';
+  if (length) {
+    *length = size;
+  }
+  return text;
+}
+
+char *m2se_json_finish(struct m2se_json_writer *writer, size_t *length) {
+  char *text = NULL;
+  if (writer && !writer->failed) {
+    assert(writer->depth == 0 && writer->root);
+    size_t layout = writer->indent > 0 ? JSON_INDENT(writer->indent) : JSON_COMPACT;
+    text = dump(writer->root, layout | JSON_ENCODE_ANY | JSON_REAL_PRECISION(FLOAT_DIGITS), length);
+  }
+  m2se_json_writer_free(writer);
+  return text;
 }

@@ -1,18 +1,19 @@
 /* JSON, in and out: the one door of the whole project, for files and messages from strangers.
  *
- * DESIGN. Reading: a text is parsed at once into a tree, one block of memory, that the caller frees as a
- * whole; everything got from it is borrowed and lives as long as the root. Typed getters take the value and
+ * DESIGN. jansson reads and writes; what is added are limits, typed getters and errors of this project.
+ *
+ * Reading: a text is parsed at once into a tree that the caller frees as a whole; everything got from it is
+ * borrowed and lives as long as the root. Typed getters take the value and
  * what to call it in an error, and accept NULL (an absent member), so one line does "get, check, say why
  * not":
  *
  *     code = m2se_json_as_int64(m2se_json_get(root, "age"), "age", &age, error);
  *
- * Writing: values go straight into a growing text. A failure (memory) sticks, so only m2se_json_finish needs
- * a check.
+ * Writing: values are collected and become a text at the end. A failure (memory) sticks, so only
+ * m2se_json_finish needs a check.
  *
- * Numbers have a point in them: the process keeps LC_NUMERIC "C", as it does without setlocale(3). Errors are
- * codes of model/error.h. Trees and writers are independent of one another; each belongs to one thread at a
- * time (a tree may be read by several).
+ * Errors are codes of model/error.h. Trees and writers are independent of one another; each belongs to one
+ * thread at a time (a tree may be read by several).
  */
 #ifndef M2SE_JSON_H
 #define M2SE_JSON_H
@@ -27,7 +28,7 @@
 
 struct m2se_json;
 
-/* What a text may cost at most. A tree takes 40 bytes a value and one a byte of text. */
+/* What a text may cost at most. A tree takes some 50 bytes a value (100 a member) and one a byte of text. */
 struct m2se_json_limits {
   size_t bytes_max;    /* of the text */
   uint32_t depth_max;  /* of nested objects and arrays, 1..64; the outermost is 1 */
@@ -48,7 +49,8 @@ enum m2se_json_type {
 /* Parses text[0..size), one object or array with nothing but blanks around it. Refused, with line and column:
  * anything that is not JSON, invalid UTF-8, NUL (raw or \u0000), a key that comes twice in its object, an
  * integer beyond int64, a number beyond double (M2SE_EFORMAT); more than the limits allow (M2SE_ELIMIT);
- * M2SE_ENOMEM. limits NULL: the default. The text is not kept. On success *root is the caller's, for
+ * M2SE_ENOMEM (jansson calls a string that it has no memory for an invalid token: M2SE_EFORMAT). limits
+ * NULL: the default. The text is not kept. On success *root is the caller's, for
  * m2se_json_free; on failure it is NULL. */
 int m2se_json_parse(struct m2se_json **root, const char *text, size_t size,
                     const struct m2se_json_limits *limits, struct m2se_error *error);
@@ -65,7 +67,8 @@ const struct m2se_json *m2se_json_get(const struct m2se_json *object, const char
 /* Element of an array, or NULL: index too large, or not an array. */
 const struct m2se_json *m2se_json_at(const struct m2se_json *array, size_t index);
 
-/* Members in the order of the text; none if it is not an object. Keys hold no NUL.
+/* Members in the order of the text; none if it is not an object. Keys hold no NUL. After the last one the
+ * iterator is {0} again.
  *
  *     struct m2se_json_iterator member = {0};
  *     while (m2se_json_next(object, &member)) { member.key, member.key_length, member.value ... }
@@ -74,7 +77,7 @@ struct m2se_json_iterator {
   const char *key;
   size_t key_length;
   const struct m2se_json *value;
-  size_t index; /* private */
+  void *place; /* private */
 };
 bool m2se_json_next(const struct m2se_json *object, struct m2se_json_iterator *iterator);
 
@@ -108,8 +111,8 @@ struct m2se_json_writer *m2se_json_writer_new(uint32_t indent);
 void m2se_json_writer_free(struct m2se_json_writer *writer); /* to give up; NULL: nothing */
 
 /* Each puts one value. key: NUL-terminated, for a member of an object; NULL for an element of an array and
- * for the outermost value. Breaking that, or nesting deeper than 64, is a bug (assert). Keys are not checked
- * for repeats. Bytes that are not UTF-8 become U+FFFD, so that what comes out is always JSON. */
+ * for the outermost value. Breaking that, or nesting deeper than 64, is a bug (assert). A key that comes
+ * again replaces the value. Bytes that are not UTF-8 become U+FFFD, so that what comes out is always JSON. */
 void m2se_json_put_object(struct m2se_json_writer *writer, const char *key); /* until m2se_json_put_end */
 void m2se_json_put_array(struct m2se_json_writer *writer, const char *key);  /* until m2se_json_put_end */
 void m2se_json_put_end(struct m2se_json_writer *writer);
@@ -122,8 +125,6 @@ void m2se_json_put_decimal(struct m2se_json_writer *writer, const char *key, uin
 void m2se_json_put_double(struct m2se_json_writer *writer, const char *key, double number);
 void m2se_json_put_bool(struct m2se_json_writer *writer, const char *key, bool truth);
 void m2se_json_put_null(struct m2se_json_writer *writer, const char *key);
-/* A copy of a parsed value and all in it. */
-void m2se_json_put_value(struct m2se_json_writer *writer, const char *key, const struct m2se_json *value);
 
 /* The text, NUL-terminated, *length without it (may be NULL); the caller frees it with free(). Frees the
  * writer. NULL: the memory ran out on the way. Open objects or arrays, or no value at all, are a bug. */
