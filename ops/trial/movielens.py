@@ -76,7 +76,7 @@ def interactions(wheel):
 
 def write_lines(path, records):
     """Writes to the side and renames, so that a file that is there is complete."""
-    aside = path.with_suffix(".part")
+    aside = path.with_suffix(f".{os.getpid()}")
     with open(aside, "w", encoding="utf-8") as file:
         for record in records:
             file.write(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n")

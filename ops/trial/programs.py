@@ -14,11 +14,11 @@ class TrialError(Exception):
 class Control:
     """m2sectl with the settings of the trial."""
 
-    def __init__(self, program, config, environment):
-        self.program, self.config, self.environment = program, config, environment
+    def __init__(self, command, environment):
+        self.words, self.environment = [str(word) for word in command], environment
 
     def command(self, *arguments):
-        return [str(self.program), *arguments, "--config", str(self.config)]
+        return [self.words[0], *arguments, *self.words[1:]]
 
     def run(self, *arguments):
         return subprocess.run(
@@ -88,7 +88,7 @@ class Feeder:
     def __init__(self, control, lines):
         self.lines, self.sent, self.pending = lines, 0, b""
         self.process = subprocess.Popen(
-            control.command("produce", "interactions", "-"),
+            control.command("produce", "interactions", "-", "--quiet"),
             env=control.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

@@ -39,16 +39,16 @@ class Trial:
             "M2SED_DAEMON_STATE_DIR": str(self.state),
             "M2SED_CHECKPOINT_DIR": str(self.checkpoints),
         }
+        where = ["--embedded"]  # m2sectl finds its servers in the state folder
         if not self.embedded:
-            self.use_servers(options.brokers, options.redis)
+            where = []
+            self.environment |= {"M2SED_KAFKA_BROKERS": options.brokers, "M2SED_REDIS_URI": options.redis}
+        command = [self.bin / "m2sectl", "--config", CONFIG, *where]
+        self.control = Control(command, self.environment)
         self.daemon = None
         self.titles = {}
 
     # ---- where things are ----
-
-    def use_servers(self, brokers, redis):
-        self.environment |= {"M2SED_KAFKA_BROKERS": brokers, "M2SED_REDIS_URI": redis}
-        self.control = Control(self.bin / "m2sectl", CONFIG, self.environment)
 
     def load(self):
         items, interactions = movielens.convert(self.options.cache, pathlib.Path(self.options.cache) / "movielens")
@@ -102,7 +102,18 @@ class Trial:
 
     # ---- starting ----
 
+    def make_topics(self):
+        """Where the broker makes topics by itself, as most do, asking to write to one is enough."""
+        for topic in ("items", "interactions"):
+            deadline = time.monotonic() + 20
+            while (asked := self.control.run("produce", topic, os.devnull)).returncode == os.EX_NOINPUT:
+                if time.monotonic() > deadline:
+                    raise TrialError(f"the topic for {topic} is not there, please make it: {asked.stderr.strip()}")
+                time.sleep(0.5)
+
     def start(self):
+        if not self.embedded:
+            self.make_topics()
         options = ["--embedded"] if self.embedded else ["--init-if-empty"]
         brokers = self.state / "brokers"
         brokers.unlink(missing_ok=True)  # of a killed run
@@ -110,17 +121,9 @@ class Trial:
         self.daemon = Daemon(command, self.environment, self.state / "m2sed.log", self.lock_descriptor)
         if self.embedded:
             self.wait(brokers.is_file, 30, "the embedded Kafka")
-            self.use_servers(brokers.read_text().strip(), f"unix://{self.state}/redis/redis.sock")
-        else:
-            self.produce_items()  # before anything is asked: the topic may not exist yet
-        self.wait(lambda: self.in_state("running", "paused"), 120, "m2sed to run")
-        if self.embedded:
-            self.produce_items()
+        self.control.must("produce", "items", str(self.items_file))
         self.wait(lambda: int(self.status()["catalogue"]["featurised"]) >= len(self.titles), 60, "the items")
         self.wait(lambda: self.partitions(self.status()), 60, "the interactions topic to be assigned")
-
-    def produce_items(self):
-        self.control.must("produce", "items", str(self.items_file))
 
     def wait(self, condition, seconds, what):
         deadline = time.monotonic() + seconds
@@ -134,10 +137,6 @@ class Trial:
     def status(self):
         """A status of this m2sed; waits for its first one."""
         return self.wait(lambda: self.control.status(self.daemon.started), 60, "a status of m2sed")
-
-    def in_state(self, *names):
-        status = self.control.status(self.daemon.started)
-        return status is not None and str(status["state"]).lower().removeprefix("state_") in names
 
     @staticmethod
     def partitions(status):
@@ -183,13 +182,15 @@ class Trial:
         speed = self.options.speed or float("inf")
         allowed, last, looked, said = 0.0, begun, 0.0, begun
         status = self.status()
-        before = self.offset(status)
+        ends = [int(partition["end_offset"]) for partition in self.partitions(status)]
+        before = sum(ends)  # the embedded Kafka begins with nothing
         while True:
             self.daemon.check()
             now = time.monotonic()
             if now - looked >= 0.5:
                 looked, status = now, self.control.status(self.daemon.started) or status
-                if self.all_learned(status, feeder):
+                sent = feeder.sent == len(feeder.lines) and not feeder.pending
+                if sent and self.offset(status) >= before + feeder.sent and is_idle(status):
                     return
             if self.options.headless and now - said >= self.options.every:
                 said = now
@@ -204,18 +205,14 @@ class Trial:
     def offset(self, status):
         return sum(int(partition["next_offset"]) for partition in self.partitions(status))
 
-    def all_learned(self, status, feeder):
-        if feeder.sent < len(feeder.lines) or feeder.pending:
-            return False
-        return taken(status["events"]) + int(status["training"]["waiting"]) >= self.goal
-
     # ---- the end ----
 
     def report(self):
         status = self.status()
-        events, training = status["events"], status["training"]
-        print(f"\n{taken(events):,} interactions of the stream are done: {int(events['trained']):,} learned, ", end="")
-        print(f"{int(events['skipped_no_context']):,} first ones of their users, {int(training['waiting']):,} waiting")
+        events, total = status["events"], max(self.first, self.goal)
+        print(f"\n{total:,} interactions of the stream are done: {int(events['trained']):,} learned, ", end="")
+        print(f"{int(events['skipped_no_context']):,} first ones of their users, ", end="")
+        print(f"{max(0, total - taken(events)):,} waiting for the next mini-batch")
         if self.goal > self.first:
             count = self.goal - self.first
             print(f"this run: {count:,} in {self.seconds:.0f} s, {count / self.seconds:,.0f} a second")
@@ -243,10 +240,13 @@ class Trial:
                 head = ""
 
     def stay(self):
-        print("\nm2sed goes on until Ctrl-C. Ask it, for example:")
-        for name in ("M2SED_KAFKA_BROKERS", "M2SED_REDIS_URI"):
-            print(f"  export {name}={self.environment[name]}")
-        print(f"  {self.bin}/m2sectl recommend {self.newest_users()[0]} --config {CONFIG}", flush=True)
+        print("\nm2sed goes on until Ctrl-C. Ask it in another terminal, for example:")
+        for name in ("M2SED_DAEMON_STATE_DIR", "M2SED_CHECKPOINT_DIR", "M2SED_KAFKA_BROKERS", "M2SED_REDIS_URI"):
+            if name in self.environment:
+                print(f"  export {name}={self.environment[name]}")
+        user, titles = self.newest_users()[0], f"--titles {self.items_file}"
+        print(" ", *self.control.command("recommend", user, titles))
+        print(" ", *self.control.command("status", "--watch"), flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             while True:
                 self.daemon.check()
@@ -268,6 +268,11 @@ def taken(counters):
     names = ["skipped_no_context", "skipped_no_features", "skipped_duplicate", "skipped_guard", "dead_lettered"]
     trained = counters["trained_events"] if "trained_events" in counters else counters["trained"]
     return int(trained) + sum(int(counters[name]) for name in names)
+
+
+def is_idle(status):
+    """All that was taken has been learned, but for less than a mini-batch."""
+    return int(status["events"]["in_flight"]) == 0 and int(status["process"]["trainer_ring"]) == 0
 
 
 def line_of(status, seconds, sent, goal):
@@ -372,7 +377,8 @@ def main(arguments):
     def stop(*_):
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     try:
         return run(options)
     except (TrialError, movielens.FetchError, OSError) as error:
