@@ -34,10 +34,13 @@ class Expected:
         return event_digest(self.topic, self.taught)
 
 
-def decode_interaction(value):
+def decode_interaction(record):
+    value = record.value
     if value[:1] == b"{":
-        return {"event_id": "", **json.loads(value)}
-    return protobuf.decode("Interaction", value[6:] if value[:1] == b"\0" else value)
+        event = {"event_id": "", "event_time_ms": 0, **json.loads(value)}
+    else:
+        event = protobuf.decode("Interaction", value[6:] if value[:1] == b"\0" else value)
+    return {**event, "event_time_ms": event["event_time_ms"] or record.timestamp_ms}
 
 
 def expect(topic, records, featured, length, keep, until=None):
@@ -57,7 +60,7 @@ def take(result, record, featured, length, keep):
         result.dead.append(record)
         result.counts["dead_lettered"] += 1
         return
-    event = decode_interaction(record.value)
+    event = decode_interaction(record)
     entry = Entry(
         event["item_id"], event["event_time_ms"], record.partition, record.offset, event["event_id"]
     )

@@ -78,13 +78,13 @@ def bad_interactions():
         ("id", protobuf.encode("Interaction", {**good, "user_id": ""})),
         ("id", protobuf.encode("Interaction", {**good, "item_id": "a\x07b"})),
         ("id", protobuf.encode("Interaction", {**good, "user_id": "y" * 129})),
-        ("time", protobuf.encode("Interaction", {**good, "event_time_ms": 0})),
+        ("time", protobuf.encode("Interaction", {**good, "event_time_ms": 1 << 60})),
         ("time", json.dumps({**good, "event_time_ms": -5}).encode()),
     ]
 
 
 def with_trouble(interactions):
-    """The events in order, and among them: repeats soon and late, events without event_id, of unknown items."""
+    """The events in order, and among them: repeats soon and late, events without event_id or time, of unknown items."""
     events, by_user = [], {}
     for number, event in enumerate(interactions):
         event = dict(event)
@@ -92,6 +92,8 @@ def with_trouble(interactions):
             event["event_id"] = ""
         elif number % 97 == 5:
             event["item_id"] = f"unheard-of-{number % 4}"
+        if number % 300 == 7:
+            del event["event_time_ms"]
         events.append(event)
         history = by_user.setdefault(event["user_id"], [])
         history.append(event)
