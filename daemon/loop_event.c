@@ -266,7 +266,7 @@ void m2sed_loop_take_event(struct m2sed_loop *loop, const struct m2se_kafka_reco
   struct m2se_interaction interaction;
   struct m2se_refusal refusal;
   if (m2se_interaction_decode(&interaction, &loop->interaction_arena, record->value, record->value_size,
-                              &refusal)) {
+                              record->timestamp_ms, &refusal)) {
     loop->counts.refused[refusal.rule]++;
     refuse_event(loop, event, record, "decode", m2se_rule_name(refusal.rule), refusal.text);
     return;

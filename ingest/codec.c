@@ -1,10 +1,12 @@
 #include "ingest/codec.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "ingest/codec_parts.h"
+#include "model/files/json.h"
 #include "proto/m2se.pb-c.h"
 
 /* ---- the arena ---- */
@@ -38,6 +40,13 @@ static bool is_blank(uint8_t byte) {
   return byte == ' ' || byte == '\t' || byte == '\n' || byte == '\r';
 }
 
+static bool starts_as_json(const struct m2se_payload *payload) {
+  size_t blanks = 0;
+  while (blanks < payload->size && is_blank(payload->data[blanks]))
+    blanks++;
+  return blanks < payload->size && payload->data[blanks] == '{';
+}
+
 /* Bytes of a varint at data, 0: none. */
 static size_t varint_size(const uint8_t *data, size_t size) {
   for (size_t i = 0; i < size && i < 5; i++)
@@ -47,14 +56,15 @@ static size_t varint_size(const uint8_t *data, size_t size) {
 }
 
 /* Behind the schema id protobuf has a list that says which message of the schema it is: a count and so many
- * numbers, as zigzag varints; a count of 0 stands for "the first". JSON has none. */
+ * numbers, as zigzag varints; a count of 0 stands for "the first". JSON has none: a brace would be a negative
+ * count. */
 static int open_frame(struct m2se_payload *payload, struct m2se_refusal *refusal) {
   const size_t header_size = 5; // the magic 0 and a 4-byte schema id
   if (payload->size <= header_size)
     return m2se_refuse(refusal, M2SE_RULE_FORMAT, "a Confluent frame of only %zu bytes", payload->size);
   payload->data += header_size;
   payload->size -= header_size;
-  if (payload->data[0] == '{')
+  if (starts_as_json(payload))
     return 0;
   size_t step = varint_size(payload->data, payload->size);
   uint32_t count = step == 1 ? payload->data[0] >> 1 : UINT32_MAX;
@@ -69,6 +79,10 @@ static int open_frame(struct m2se_payload *payload, struct m2se_refusal *refusal
   return 0;
 }
 
+/* Room for the longest lists of an item and for whatever else a producer puts beside them. */
+static const struct m2se_json_limits json_limits = {
+    .bytes_max = M2SE_ITEM_BYTES_MAX, .depth_max = 32, .values_max = 65536};
+
 int m2se_payload_open(struct m2se_payload *payload, const void *value, size_t size, size_t bytes_max,
                       struct m2se_refusal *refusal) {
   if (size == 0)
@@ -76,22 +90,19 @@ int m2se_payload_open(struct m2se_payload *payload, const void *value, size_t si
   if (size > bytes_max)
     return m2se_refuse(refusal, M2SE_RULE_SIZE, "%zu bytes, at most %zu are allowed", size, bytes_max);
   *payload = (struct m2se_payload){.data = value, .size = size};
-  int code = payload->data[0] == 0 ? open_frame(payload, refusal) : 0;
-  if (code)
+  bool framed = payload->data[0] == 0;
+  int code = framed ? open_frame(payload, refusal) : 0;
+  if (code || !starts_as_json(payload))
     return code;
-  size_t blanks = 0;
-  while (blanks < payload->size && is_blank(payload->data[blanks]))
-    blanks++;
-  payload->may_be_json = blanks < payload->size && payload->data[blanks] == '{';
-  payload->may_be_protobuf = !payload->may_be_json || payload->data[0] == '\n';
-  return 0;
+  struct m2se_error error;
+  code = m2se_json_parse(&payload->json, (const char *)payload->data, payload->size, &json_limits, &error);
+  if (!code || (payload->data[0] == '\n' && !framed)) // a line feed: protobuf after all
+    return 0;
+  bool memory = code == M2SE_ENOMEM || code == M2SE_ELIMIT;
+  return m2se_refuse(refusal, memory ? M2SE_RULE_MEMORY : M2SE_RULE_FORMAT, "%s", error.text);
 }
 
 /* ---- interactions ---- */
-
-static struct m2se_bytes string_view(const char *string) {
-  return (struct m2se_bytes){string, strlen(string)};
-}
 
 static int interaction_from_protobuf(struct m2se_interaction *interaction, struct m2se_arena *arena,
                                      const struct m2se_payload *payload, struct m2se_refusal *refusal) {
@@ -102,10 +113,10 @@ static int interaction_from_protobuf(struct m2se_interaction *interaction, struc
     return code;
   const M2se__V1__Interaction *message = (const M2se__V1__Interaction *)unpacked;
   *interaction = (struct m2se_interaction){
-      .user_id = string_view(message->user_id),
-      .item_id = string_view(message->item_id),
-      .event_id = string_view(message->event_id),
-      .kind = string_view(message->kind),
+      .user_id = m2se_string_view(message->user_id),
+      .item_id = m2se_string_view(message->item_id),
+      .event_id = m2se_string_view(message->event_id),
+      .kind = m2se_string_view(message->kind),
       .event_time_ms = message->event_time_ms,
   };
   return 0;
@@ -119,42 +130,39 @@ static int interaction_validate(const struct m2se_interaction *interaction, stru
     code = m2se_validate_id(interaction->event_id.data, interaction->event_id.size, "event_id", refusal);
   if (!code && interaction->kind.size)
     code = m2se_validate_id(interaction->kind.data, interaction->kind.size, "kind", refusal);
-  if (!code && (interaction->event_time_ms < 1 || interaction->event_time_ms > M2SE_EVENT_TIME_MS_MAX))
-    code = m2se_refuse(refusal, M2SE_RULE_TIME, "event_time_ms: missing or out of range: %lld",
-                       (long long)interaction->event_time_ms);
-  return code;
+  if (code)
+    return code;
+  if (interaction->event_time_ms == 0)
+    return m2se_refuse(refusal, M2SE_RULE_TIME, "event_time_ms: missing, and the record has no timestamp");
+  if (interaction->event_time_ms < 0 || interaction->event_time_ms > M2SE_EVENT_TIME_MS_MAX)
+    return m2se_refuse(refusal, M2SE_RULE_TIME, "event_time_ms: %" PRId64 " is out of range",
+                       interaction->event_time_ms);
+  return 0;
 }
 
 int m2se_interaction_decode(struct m2se_interaction *interaction, struct m2se_arena *arena, const void *value,
-                            size_t size, struct m2se_refusal *refusal) {
+                            size_t size, int64_t record_time_ms, struct m2se_refusal *refusal) {
+  arena->used = 0;
   struct m2se_payload payload;
   int code = m2se_payload_open(&payload, value, size, M2SE_INTERACTION_BYTES_MAX, refusal);
   if (code)
     return code;
-  arena->used = 0;
-  if (payload.may_be_protobuf) {
-    code = interaction_from_protobuf(interaction, arena, &payload, refusal);
-    if (!code)
-      code = interaction_validate(interaction, refusal);
-    if (!code || !payload.may_be_json)
-      return code;
-  }
-  arena->used = 0;
-  code = m2se_interaction_from_json(interaction, arena, &payload, refusal);
-  return code ? code : interaction_validate(interaction, refusal);
-}
-
-/* protobuf-c's strings are char * even where it only reads. */
-static char *packed_string(struct m2se_bytes bytes) {
-  return bytes.size ? (char *)(uintptr_t)bytes.data : (char *)(uintptr_t)protobuf_c_empty_string;
+  code = payload.json ? m2se_interaction_from_json(interaction, arena, payload.json, refusal)
+                      : interaction_from_protobuf(interaction, arena, &payload, refusal);
+  m2se_json_free(payload.json);
+  if (code)
+    return code;
+  if (interaction->event_time_ms == 0 && record_time_ms > 0)
+    interaction->event_time_ms = record_time_ms;
+  return interaction_validate(interaction, refusal);
 }
 
 size_t m2se_interaction_encode(const struct m2se_interaction *interaction, void *out, size_t capacity) {
   M2se__V1__Interaction message = M2SE__V1__INTERACTION__INIT;
-  message.user_id = packed_string(interaction->user_id);
-  message.item_id = packed_string(interaction->item_id);
-  message.event_id = packed_string(interaction->event_id);
-  message.kind = packed_string(interaction->kind);
+  message.user_id = m2se_string_packed(interaction->user_id);
+  message.item_id = m2se_string_packed(interaction->item_id);
+  message.event_id = m2se_string_packed(interaction->event_id);
+  message.kind = m2se_string_packed(interaction->kind);
   message.event_time_ms = interaction->event_time_ms;
   size_t size = m2se__v1__interaction__get_packed_size(&message);
   if (size <= capacity)

@@ -1,18 +1,14 @@
-#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "ingest/codec_parts.h"
+#include "model/files/json.h"
 #include "proto/m2se.pb-c.h"
 
 // Rows are little-endian on the wire; they are copied, not converted.
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "a big-endian machine must swap the bytes of rows");
 
 /* ---- decoding ---- */
-
-static struct m2se_bytes string_view(const char *string) {
-  return (struct m2se_bytes){string, strlen(string)};
-}
 
 static struct m2se_bytes binary_view(ProtobufCBinaryData binary) {
   return binary.len ? (struct m2se_bytes){(const char *)binary.data, binary.len} : (struct m2se_bytes){"", 0};
@@ -37,18 +33,18 @@ static int item_from_protobuf(struct m2se_item *item, struct m2se_raw_rows *text
   if (!texts || !images)
     return m2se_refuse_memory(arena, refusal);
   for (size_t i = 0; i < message->n_texts; i++)
-    texts[i] = string_view(message->texts[i]);
+    texts[i] = m2se_string_view(message->texts[i]);
   for (size_t i = 0; i < message->n_images; i++)
     images[i] = (struct m2se_image_source){binary_view(message->images[i]->data),
-                                           string_view(message->images[i]->path)};
+                                           m2se_string_view(message->images[i]->path)};
   *item = (struct m2se_item){
-      .item_id = string_view(message->item_id),
+      .item_id = m2se_string_view(message->item_id),
       .text_count = (uint32_t)message->n_texts, // no more than bytes of the record
       .image_count = (uint32_t)message->n_images,
       .texts = texts,
       .images = images,
-      .title = string_view(message->title),
-      .picture = string_view(message->picture),
+      .title = m2se_string_view(message->title),
+      .picture = m2se_string_view(message->picture),
   };
   *text_rows = rows_view(message->text_rows);
   *image_rows = rows_view(message->image_rows);
@@ -124,13 +120,17 @@ static int validate_item(const struct m2se_item *item, struct m2se_refusal *refu
   return code;
 }
 
-static int decode_payload(struct m2se_item *item, struct m2se_arena *arena,
-                          const struct m2se_payload *payload, bool json, uint32_t dim,
-                          struct m2se_refusal *refusal) {
+int m2se_item_decode(struct m2se_item *item, struct m2se_arena *arena, const void *value, size_t size,
+                     uint32_t dim, struct m2se_refusal *refusal) {
   arena->used = 0;
+  struct m2se_payload payload;
+  int code = m2se_payload_open(&payload, value, size, M2SE_ITEM_BYTES_MAX, refusal);
+  if (code)
+    return code;
   struct m2se_raw_rows text_rows, image_rows;
-  int code = json ? m2se_item_from_json(item, &text_rows, &image_rows, arena, payload, refusal)
-                  : item_from_protobuf(item, &text_rows, &image_rows, arena, payload, refusal);
+  code = payload.json ? m2se_item_from_json(item, &text_rows, &image_rows, arena, payload.json, refusal)
+                      : item_from_protobuf(item, &text_rows, &image_rows, arena, &payload, refusal);
+  m2se_json_free(payload.json);
   if (!code)
     code = validate_item(item, refusal);
   if (!code)
@@ -141,25 +141,7 @@ static int decode_payload(struct m2se_item *item, struct m2se_arena *arena,
   return code;
 }
 
-int m2se_item_decode(struct m2se_item *item, struct m2se_arena *arena, const void *value, size_t size,
-                     uint32_t dim, struct m2se_refusal *refusal) {
-  struct m2se_payload payload;
-  int code = m2se_payload_open(&payload, value, size, M2SE_ITEM_BYTES_MAX, refusal);
-  if (code)
-    return code;
-  if (payload.may_be_protobuf) {
-    code = decode_payload(item, arena, &payload, false, dim, refusal);
-    if (!code || !payload.may_be_json)
-      return code;
-  }
-  return decode_payload(item, arena, &payload, true, dim, refusal);
-}
-
 /* ---- encoding ---- */
-
-static char *packed_string(struct m2se_bytes bytes) {
-  return bytes.size ? (char *)(uintptr_t)bytes.data : (char *)(uintptr_t)protobuf_c_empty_string;
-}
 
 static ProtobufCBinaryData packed_binary(const void *data, size_t size) {
   return (ProtobufCBinaryData){size, (uint8_t *)(uintptr_t)data};
@@ -181,15 +163,15 @@ size_t m2se_item_encode(const struct m2se_item *item, void *out, size_t capacity
   if (texts && images && image_list) {
     M2se__V1__Item message = M2SE__V1__ITEM__INIT;
     M2se__V1__Rows text_rows, image_rows;
-    message.item_id = packed_string(item->item_id);
-    message.title = packed_string(item->title);
-    message.picture = packed_string(item->picture);
+    message.item_id = m2se_string_packed(item->item_id);
+    message.title = m2se_string_packed(item->title);
+    message.picture = m2se_string_packed(item->picture);
     for (uint32_t i = 0; i < item->text_count; i++)
-      texts[i] = packed_string(item->texts[i]);
+      texts[i] = m2se_string_packed(item->texts[i]);
     for (uint32_t i = 0; i < item->image_count; i++) {
       m2se__v1__image__init(&images[i]);
       images[i].data = packed_binary(item->images[i].data.data, item->images[i].data.size);
-      images[i].path = packed_string(item->images[i].path);
+      images[i].path = m2se_string_packed(item->images[i].path);
       image_list[i] = &images[i];
     }
     message.texts = texts;

@@ -1,6 +1,4 @@
-/* Records as JSON: proto3's JSON form. Names in snake_case or camelCase, 64-bit numbers as numbers or
- * strings, bytes in base64 (standard or url-safe, with or without padding); unknown names are passed over,
- * null counts as absent. */
+/* Records as JSON, as codec.h says; the text is parsed already. */
 #include <ctype.h>
 #include <string.h>
 
@@ -17,11 +15,6 @@ struct source {
 static void fail(struct source *source, enum m2se_rule rule, const char *text) {
   if (!source->code)
     source->code = m2se_refuse(source->refusal, rule, "%s", text);
-}
-
-static void fail_memory(struct source *source) {
-  if (!source->code)
-    source->code = m2se_refuse_memory(source->arena, source->refusal);
 }
 
 /* The member of that name in either spelling, or NULL. */
@@ -42,23 +35,30 @@ static const struct m2se_json *member(struct source *source, const struct m2se_j
   return value && m2se_json_type(value) == M2SE_JSON_NULL ? NULL : value;
 }
 
-static struct m2se_bytes as_string(struct source *source, const struct m2se_json *value, const char *name) {
-  struct m2se_bytes none = {"", 0};
-  const char *string;
-  size_t length;
+/* The text of a string, borrowed, or NULL: absent, or something is wrong. */
+static const char *text_of(struct source *source, const struct m2se_json *value, const char *name,
+                           size_t *length) {
+  const char *text = NULL;
   struct m2se_error error;
-  if (!value || source->code)
-    return none;
-  if (m2se_json_as_string(value, name, &string, &length, &error)) {
+  if (value && !source->code && m2se_json_as_string(value, name, &text, length, &error))
     fail(source, M2SE_RULE_FORMAT, error.text);
-    return none;
-  }
-  char *copy = m2se_arena_take(source->arena, length + 1);
-  if (!copy) {
-    fail_memory(source);
-    return none;
-  }
-  memcpy(copy, string, length + 1);
+  return source->code ? NULL : text;
+}
+
+static void *take(struct source *source, size_t size) {
+  void *memory = m2se_arena_take(source->arena, size);
+  if (!memory && !source->code)
+    source->code = m2se_refuse_memory(source->arena, source->refusal);
+  return memory;
+}
+
+static struct m2se_bytes as_string(struct source *source, const struct m2se_json *value, const char *name) {
+  size_t length;
+  const char *text = text_of(source, value, name, &length);
+  char *copy = text ? take(source, length + 1) : NULL;
+  if (!copy)
+    return (struct m2se_bytes){"", 0};
+  memcpy(copy, text, length + 1);
   return (struct m2se_bytes){copy, length};
 }
 
@@ -78,30 +78,22 @@ static int base64_digit(char c) {
 }
 
 static struct m2se_bytes get_bytes(struct source *source, const struct m2se_json *object, const char *name) {
-  struct m2se_bytes none = {"", 0};
-  const struct m2se_json *value = member(source, object, name);
-  const char *text;
+  const struct m2se_bytes none = {"", 0};
   size_t length;
-  struct m2se_error error;
-  if (!value || source->code)
+  const char *text = text_of(source, member(source, object, name), name, &length);
+  if (!text)
     return none;
-  if (m2se_json_as_string(value, name, &text, &length, &error)) {
-    fail(source, M2SE_RULE_FORMAT, error.text);
-    return none;
-  }
   for (int padding = length % 4 == 0 ? 2 : 0; padding > 0 && length && text[length - 1] == '='; padding--)
     length--;
-  uint8_t *bytes = m2se_arena_take(source->arena, length / 4 * 3 + 3);
-  if (!bytes) {
-    fail_memory(source);
+  uint8_t *bytes = take(source, length / 4 * 3 + 3);
+  if (!bytes)
     return none;
-  }
   size_t size = 0;
   uint32_t bits = 0;
   for (size_t i = 0; i < length; i++) {
     int digit = base64_digit(text[i]);
     if (digit < 0 || length % 4 == 1) {
-      fail(source, M2SE_RULE_FORMAT, "bytes that are not base64");
+      source->code = m2se_refuse(source->refusal, M2SE_RULE_FORMAT, "%s: not base64", name);
       return none;
     }
     bits = bits << 6 | (uint32_t)digit;
@@ -142,53 +134,31 @@ static size_t get_array(struct source *source, const struct m2se_json *object, c
   return source->code ? 0 : size;
 }
 
-static struct m2se_json *parse(const struct m2se_payload *payload, size_t bytes_max, uint32_t values_max,
-                               struct source *source) {
-  struct m2se_json_limits limits = {bytes_max, 8, values_max};
-  struct m2se_json *root;
-  struct m2se_error error;
-  int code = m2se_json_parse(&root, (const char *)payload->data, payload->size, &limits, &error);
-  if (code == M2SE_ENOMEM || code == M2SE_ELIMIT)
-    fail(source, M2SE_RULE_MEMORY, error.text);
-  else if (code)
-    fail(source, M2SE_RULE_FORMAT, error.text);
-  return root;
-}
-
 int m2se_interaction_from_json(struct m2se_interaction *interaction, struct m2se_arena *arena,
-                               const struct m2se_payload *payload, struct m2se_refusal *refusal) {
+                               const struct m2se_json *json, struct m2se_refusal *refusal) {
   struct source source = {arena, refusal, 0};
-  struct m2se_json *root = parse(payload, M2SE_INTERACTION_BYTES_MAX, 1000, &source);
-  if (!root)
-    return source.code;
   *interaction = (struct m2se_interaction){
-      .user_id = get_string(&source, root, "user_id"),
-      .item_id = get_string(&source, root, "item_id"),
-      .event_id = get_string(&source, root, "event_id"),
-      .kind = get_string(&source, root, "kind"),
+      .user_id = get_string(&source, json, "user_id"),
+      .item_id = get_string(&source, json, "item_id"),
+      .event_id = get_string(&source, json, "event_id"),
+      .kind = get_string(&source, json, "kind"),
   };
-  const struct m2se_json *time = member(&source, root, "event_time_ms");
+  const struct m2se_json *time = member(&source, json, "event_time_ms");
   struct m2se_error error;
   if (time && m2se_json_as_int64(time, "event_time_ms", &interaction->event_time_ms, &error))
     fail(&source, M2SE_RULE_FORMAT, error.text);
-  m2se_json_free(root);
   return source.code;
 }
 
 int m2se_item_from_json(struct m2se_item *item, struct m2se_raw_rows *text_rows,
                         struct m2se_raw_rows *image_rows, struct m2se_arena *arena,
-                        const struct m2se_payload *payload, struct m2se_refusal *refusal) {
+                        const struct m2se_json *json, struct m2se_refusal *refusal) {
   struct source source = {arena, refusal, 0};
-  struct m2se_json *root = parse(payload, M2SE_ITEM_BYTES_MAX, 20000, &source);
-  if (!root)
-    return source.code;
   const struct m2se_json *text_array, *image_array;
-  size_t text_count = get_array(&source, root, "texts", &text_array);
-  size_t image_count = get_array(&source, root, "images", &image_array);
-  struct m2se_bytes *texts = m2se_arena_take(arena, text_count * sizeof *texts);
-  struct m2se_image_source *images = m2se_arena_take(arena, image_count * sizeof *images);
-  if (!texts || !images)
-    fail_memory(&source);
+  size_t text_count = get_array(&source, json, "texts", &text_array);
+  size_t image_count = get_array(&source, json, "images", &image_array);
+  struct m2se_bytes *texts = take(&source, text_count * sizeof *texts);
+  struct m2se_image_source *images = take(&source, image_count * sizeof *images);
   for (size_t i = 0; !source.code && i < text_count; i++)
     texts[i] = as_string(&source, m2se_json_at(text_array, i), "texts");
   for (size_t i = 0; !source.code && i < image_count; i++) {
@@ -200,16 +170,15 @@ int m2se_item_from_json(struct m2se_item *item, struct m2se_raw_rows *text_rows,
         (struct m2se_image_source){get_bytes(&source, image, "data"), get_string(&source, image, "path")};
   }
   *item = (struct m2se_item){
-      .item_id = get_string(&source, root, "item_id"),
+      .item_id = get_string(&source, json, "item_id"),
       .text_count = (uint32_t)text_count,
       .image_count = (uint32_t)image_count,
       .texts = texts,
       .images = images,
-      .title = get_string(&source, root, "title"),
-      .picture = get_string(&source, root, "picture"),
+      .title = get_string(&source, json, "title"),
+      .picture = get_string(&source, json, "picture"),
   };
-  *text_rows = get_rows(&source, root, "text_rows");
-  *image_rows = get_rows(&source, root, "image_rows");
-  m2se_json_free(root);
+  *text_rows = get_rows(&source, json, "text_rows");
+  *image_rows = get_rows(&source, json, "image_rows");
   return source.code;
 }

@@ -1,9 +1,9 @@
 #include "ingest/codec_status.h"
 
-#include <assert.h>
 #include <string.h>
 
 #include "ingest/codec_parts.h"
+#include "model/files/utf8.h"
 #include "proto/m2se.pb-c.h"
 
 const char *m2se_state_name(enum m2se_state state) {
@@ -11,21 +11,7 @@ const char *m2se_state_name(enum m2se_state state) {
   return (unsigned)state < sizeof names / sizeof names[0] ? names[state] : names[0];
 }
 
-/* ---- one member, both ways: protobuf-c's strings are never NULL and not const ---- */
-
-static char *to_string(const char *string) {
-  return string ? (char *)(uintptr_t)string : (char *)(uintptr_t)protobuf_c_empty_string;
-}
-#define ENCODE_uint64(value) value
-#define ENCODE_int64(value) value
-#define ENCODE_uint32(value) value
-#define ENCODE_int32(value) value
-#define ENCODE_double(value) value
-#define ENCODE_bool(value) value
-#define ENCODE_string(value) to_string(value)
-/* `message` is the protobuf-c struct, `plain` ours. */
-#define ENCODE(type, name) message->name = ENCODE_##type(plain->name);
-#define DECODE(type, name) plain->name = message->name;
+/* ---- encoding ---- */
 
 /* Makes the message structs; memory is the arena's, `full` is kept until the end. */
 struct encoder {
@@ -41,6 +27,31 @@ static void *take(struct encoder *encoder, size_t count, size_t size) {
   encoder->full |= memory == NULL;
   return memory;
 }
+
+/* Texts of errors come from other programs and are cut to fit: one broken character must not make the whole
+ * status unreadable. */
+static char *to_string(struct encoder *encoder, const char *string) {
+  size_t size = string ? strlen(string) : 0;
+  if (size == 0 || m2se_utf8_valid(string, size))
+    return m2se_string_packed((struct m2se_bytes){string, size});
+  char *clean = take(encoder, size + 1, 1);
+  for (size_t i = 0; clean && i < size;) {
+    size_t step = m2se_utf8_next(string + i, size - i);
+    memcpy(clean + i, step ? string + i : "?", step ? step : 1);
+    i += step ? step : 1;
+  }
+  return clean;
+}
+
+#define ENCODE_uint64(value) value
+#define ENCODE_int64(value) value
+#define ENCODE_uint32(value) value
+#define ENCODE_int32(value) value
+#define ENCODE_double(value) value
+#define ENCODE_bool(value) value
+#define ENCODE_string(value) to_string(encoder, value)
+/* `message` is the protobuf-c struct, `plain` ours. */
+#define ENCODE(type, name) message->name = ENCODE_##type(plain->name);
 
 /* A part without lists of its own. */
 #define ENCODE_PART(part, Part, PART)                                                                        \
@@ -137,7 +148,7 @@ int m2se_status_encode(const struct m2se_status *status, struct m2se_arena *aren
   if (!reasons || !partitions || !freshness)
     return M2SE_ENOMEM;
   for (uint32_t i = 0; i < status->reason_count; i++)
-    reasons[i] = to_string(status->reasons[i]);
+    reasons[i] = to_string(encoder, status->reasons[i]);
   for (uint32_t i = 0; i < status->partition_count; i++)
     partitions[i] = encode_partition(encoder, &status->partitions[i]);
   for (uint32_t i = 0; i < status->freshness_count; i++)
@@ -163,10 +174,16 @@ int m2se_status_encode(const struct m2se_status *status, struct m2se_arena *aren
   return 0;
 }
 
-/* ---- decoding: what the message lacks stays as it is, zero ---- */
+/* ---- decoding ---- */
+
+#define DECODE(type, name) plain->name = message->name;
+/* What a part has that the message lacks: zeros, and strings "". */
+#define DEFAULT_PART(Part, PART) static const M2se__V1__##Part absent = M2SE__V1__##PART##__INIT
 
 #define DECODE_PART(part, Part, PART)                                                                        \
   static void decode_##part(struct m2se_status_##part *plain, const M2se__V1__##Part *message) {             \
+    DEFAULT_PART(Part, PART);                                                                                \
+    message = message ? message : &absent;                                                                   \
     M2SE_STATUS_##PART(DECODE)                                                                               \
   }
 DECODE_PART(partition, Partition, PARTITION)
@@ -177,11 +194,11 @@ DECODE_PART(freshness, Freshness, FRESHNESS)
 PARTS(DECODE_PART)
 
 static void decode_prequential(struct m2se_status_prequential *plain, const M2se__V1__Prequential *message) {
+  DEFAULT_PART(Prequential, PREQUENTIAL);
+  message = message ? message : &absent;
   plain->events = message->events;
   plain->skipped = message->skipped;
-#define DECODE_METRICS(name)                                                                                 \
-  if (message->name)                                                                                         \
-    decode_metrics(&plain->name, message->name);
+#define DECODE_METRICS(name) decode_metrics(&plain->name, message->name);
   M2SE_STATUS_PREQUENTIAL(DECODE_METRICS)
 }
 
@@ -231,11 +248,9 @@ int m2se_status_decode(struct m2se_status *status, struct m2se_arena *arena, con
   *status = (struct m2se_status){0};
   M2SE_STATUS_STATUS(DECODE)
   status->state = (enum m2se_state)message->state;
-#define DECODE_MEMBER(part, Part, PART)                                                                      \
-  if (message->part)                                                                                         \
-    decode_##part(&status->part, message->part);
+#define DECODE_MEMBER(part, Part, PART) decode_##part(&status->part, message->part);
   PARTS(DECODE_MEMBER)
-  DECODE_MEMBER(events, , )
-  DECODE_MEMBER(prequential, , )
+  decode_events(&status->events, message->events);
+  decode_prequential(&status->prequential, message->prequential);
   return decode_lists(status, message, arena) ? m2se_refuse_memory(arena, refusal) : 0;
 }

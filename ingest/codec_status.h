@@ -242,8 +242,9 @@ struct m2se_status {
   struct m2se_status_process process;
 };
 
-/* Protobuf bytes, in the arena (emptied first; good until its next use). Strings that are not UTF-8 are a
- * bug. M2SE_ENOMEM: the arena is full (M2SE_INTERACTION_ARENA_BYTES holds hundreds of partitions). */
+/* Protobuf bytes, in the arena (emptied first; good until its next use). What is not UTF-8
+ * in a string becomes '?'. M2SE_ENOMEM: the arena is full (M2SE_INTERACTION_ARENA_BYTES holds hundreds of
+ * partitions). */
 int m2se_status_encode(const struct m2se_status *status, struct m2se_arena *arena, const void **bytes,
                        size_t *size);
 /* M2SE_EFORMAT: not a Status (or more than the arena holds). Parts that the message lacks are zero, strings
