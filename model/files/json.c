@@ -25,6 +25,22 @@ static const struct m2se_json *ours(const json_t *value) {
 
 /* ---- parsing ---- */
 
+/* jansson does not always notice that it got no memory: a string may then lack a byte, or be called an
+ * invalid token. So the allocator itself remembers. A variable of its own for each thread, because the
+ * library gives the allocator no other place. */
+static _Thread_local bool out_of_memory;
+
+static void *allocate(size_t size) {
+  void *block = malloc(size);
+  out_of_memory |= !block;
+  return block;
+}
+
+/* Before main, while there is one thread. */
+__attribute__((constructor)) static void watch_memory(void) {
+  json_set_alloc_funcs(allocate, free);
+}
+
 /* Before the library spends memory: brackets and commas tell how deep and how many values at most. In text
  * that is no JSON this may miscount, and the text is refused either way. */
 static int check_limits(const char *text, size_t size, const struct m2se_json_limits *limits,
@@ -71,17 +87,18 @@ int m2se_json_parse(struct m2se_json **root, const char *text, size_t size,
     return code;
   }
   json_error_t reason;
+  out_of_memory = false;
   json_t *value = json_loadb(size ? text : "", size, JSON_REJECT_DUPLICATES, &reason);
-  if (value) {
-    *root = (struct m2se_json *)value;
-    return 0;
-  }
-  /* Where its memory runs out, the library mostly says nothing. */
-  if (reason.text[0] == '\0' || json_error_code(&reason) == json_error_out_of_memory) {
+  if (out_of_memory) {
+    json_decref(value);
     return m2se_error_set(error, M2SE_ENOMEM, "no memory for a JSON text of %zu bytes", size);
   }
-  return m2se_error_set(error, M2SE_EFORMAT, "line %d column %d: %s", reason.line, reason.column,
-                        reason.text);
+  if (!value) {
+    return m2se_error_set(error, M2SE_EFORMAT, "line %d column %d: %s", reason.line, reason.column,
+                          reason.text);
+  }
+  *root = (struct m2se_json *)value;
+  return 0;
 }
 
 void m2se_json_free(struct m2se_json *root) {

@@ -3,9 +3,8 @@
  * DESIGN. jansson reads and writes; what is added are limits, typed getters and errors of this project.
  *
  * Reading: a text is parsed at once into a tree that the caller frees as a whole; everything got from it is
- * borrowed and lives as long as the root. Typed getters take the value and
- * what to call it in an error, and accept NULL (an absent member), so one line does "get, check, say why
- * not":
+ * borrowed and lives as long as the root. Typed getters take the value and what to call it in an error, and
+ * accept NULL (an absent member), so one line does "get, check, say why not":
  *
  *     code = m2se_json_as_int64(m2se_json_get(root, "age"), "age", &age, error);
  *
@@ -49,8 +48,7 @@ enum m2se_json_type {
 /* Parses text[0..size), one object or array with nothing but blanks around it. Refused, with line and column:
  * anything that is not JSON, invalid UTF-8, NUL (raw or \u0000), a key that comes twice in its object, an
  * integer beyond int64, a number beyond double (M2SE_EFORMAT); more than the limits allow (M2SE_ELIMIT);
- * M2SE_ENOMEM (jansson calls a string that it has no memory for an invalid token: M2SE_EFORMAT). limits
- * NULL: the default. The text is not kept. On success *root is the caller's, for
+ * M2SE_ENOMEM. limits NULL: the default. The text is not kept. On success *root is the caller's, for
  * m2se_json_free; on failure it is NULL. */
 int m2se_json_parse(struct m2se_json **root, const char *text, size_t size,
                     const struct m2se_json_limits *limits, struct m2se_error *error);

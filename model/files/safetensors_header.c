@@ -252,6 +252,9 @@ int m2se_header_parse(struct m2se_header *header, const char *text, size_t size,
   }
   code = read_tensors(header, data_bytes, error);
   if (code) {
+    if (error) {
+      error->code = code; /* what JSON calls missing or of another type, is here a broken format */
+    }
     m2se_header_free(header);
   }
   return code;
