@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "daemon/checkpoint_files.h"
 #include "model/random.h"
@@ -165,4 +166,8 @@ struct m2sed_checkpoint_state *rig_reload(const struct m2sed_learning *learning,
     fail_msg("%s", error.text);
   }
   return loaded;
+}
+
+void rig_pause(void) {
+  nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
 }

@@ -39,4 +39,13 @@ char *rig_snapshot_bytes(const struct m2sed_checkpoint_state *state, size_t *siz
 /* The state after a checkpoint was written and loaded again. `dir` [64] must be removed afterwards. */
 struct m2sed_checkpoint_state *rig_reload(const struct m2sed_learning *learning, char *dir);
 
+/* A tenth of a millisecond. */
+void rig_pause(void);
+/* Calls pump(rig), which takes what another thread has sent, until the condition holds: 20 s at most. */
+#define WAIT_UNTIL(rig, condition)                                                                           \
+  for (int tries = 0; pump(rig), !(condition); tries++) {                                                    \
+    assert_true(tries < 200000);                                                                             \
+    rig_pause();                                                                                             \
+  }
+
 #endif

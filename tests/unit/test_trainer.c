@@ -8,7 +8,6 @@
 #include <cmocka.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "tests/unit/checkpoint_rig.h"
 #include "tests/unit/learning_rig.h"
@@ -114,16 +113,6 @@ static void pump(struct rig *rig) {
     }
   }
 }
-
-static void pause_briefly(void) {
-  nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
-}
-
-#define WAIT_UNTIL(rig, condition)                                                                           \
-  for (int tries = 0; pump(rig), !(condition); tries++) {                                                    \
-    assert_true(tries < 200000);                                                                             \
-    pause_briefly();                                                                                         \
-  }
 
 static void send(struct rig *rig, struct m2sed_train_message message) {
   struct m2sed_train_message *slot = NULL;
@@ -283,7 +272,7 @@ static void test_snapshots(void **unused) {
   send_kind(&rig, M2SED_TRAIN_STOP); /* again both are out: the last one waits too */
   for (int i = 0; i < 50; i++) {
     pump(&rig);
-    pause_briefly();
+    rig_pause();
   }
   assert_false(rig.last_came);
   m2sed_trainer_return_snapshot(rig.trainer, rig.held[1]);
@@ -307,7 +296,7 @@ static void test_copies(void **unused) {
     assert_true(n < 100);
     send_events(&rig, n, n + 1);
     WAIT_UNTIL(&rig, m2sed_ring_used(m2sed_trainer_input(rig.trainer)) == 0)
-    pause_briefly();
+    rig_pause();
   }
   assert_true(rig.copied_step == rig.settings.epoch_steps);
   assert_int_equal(rig.copies[1]->slots, RIG_SLOTS);
