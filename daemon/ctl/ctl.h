@@ -1,0 +1,111 @@
+/* What the commands of m2sectl share: the command line as it was understood, the settings, ways to say
+ * things.
+ *
+ * DESIGN. One table (main.c) lists the commands with the options that each takes; one list (below) the
+ * options. Parsing, checks and every --help come from these. A command is a function that gets a struct
+ * m2sed_ctl and returns an exit status of sysexits.h. What goes to standard output is built as a text and
+ * written whole; complaints go to standard error, one line each.
+ */
+#ifndef M2SED_CTL_H
+#define M2SED_CTL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/config.h"
+#include "daemon/ctl/text.h"
+#include "model/error.h"
+
+/* X(enum, name, name of its value or NULL, help). Those of one letter are written with one '-'. */
+#define M2SED_CTL_OPTIONS(X)                                                                                 \
+  X(CONFIG, "config", "FILE", "the daemon's settings: they say where everything is")                         \
+  X(EMBEDDED, "embedded", NULL, "the daemon runs with --embedded: look for its servers in daemon.state_dir") \
+  X(JSON, "json", NULL, "for programs: JSON on standard output")                                             \
+  X(HELP, "help", NULL, "say this")                                                                          \
+  X(WATCH, "watch", NULL, "go on, once a second, until Ctrl-C")                                              \
+  X(COUNT, "k", "N", "how many, 1 to 1000 (10)")                                                             \
+  X(INCLUDE_SEEN, "include-seen", NULL, "leave the items of the user's sequence in, whatever the settings")  \
+  X(TITLES, "titles", "FILE", "JSON lines with item_id and title: names beside the ids")                     \
+  X(TIMEOUT, "timeout", "SECONDS", "how long to wait (60)")                                                  \
+  X(FORMAT, "format", "FORMAT",                                                                              \
+    "jsonl (the default): an object a line with the fields of proto/m2se.proto; "                            \
+    "tsv: user, item, event time in ms, and, if wanted, event id and kind")                                  \
+  X(RATE, "rate", "N", "records a second, on a fixed schedule (as fast as possible)")                        \
+  X(SKIP, "skip", "N", "leave the first N lines out")                                                        \
+  X(LIMIT, "limit", "N", "stop after N lines")                                                               \
+  X(NOW, "now", NULL, "event_time_ms is the time of sending, whatever the line says")                        \
+  X(PARTITION, "partition", "N", "all into this partition, instead of by the key")                           \
+  X(QUIET, "quiet", NULL, "no progress on standard error")
+
+enum m2sed_ctl_option {
+#define M2SED_CTL_OPTION_ENUM(option, name, value, help) M2SED_CTL_##option,
+  M2SED_CTL_OPTIONS(M2SED_CTL_OPTION_ENUM)
+#undef M2SED_CTL_OPTION_ENUM
+      M2SED_CTL_OPTION_COUNT
+};
+
+struct m2sed_ctl {
+  const struct m2sed_command *command;
+  const char *values[M2SED_CTL_OPTION_COUNT]; /* NULL: not given; "" for those that take no value */
+  char *const *arguments;
+  uint32_t argument_count;
+  struct m2sed_config config;
+};
+
+struct m2sed_command {
+  const char *words;     /* "checkpoint list" */
+  const char *arguments; /* "USER" */
+  uint32_t arguments_min, arguments_max;
+  uint32_t options; /* bits; those that all take are added */
+  bool servers;     /* asks Redis or Kafka */
+  const char *summary;
+  int (*run)(struct m2sed_ctl *ctl); /* returns the exit status */
+};
+
+/* The commands. */
+int m2sed_ctl_status(struct m2sed_ctl *ctl);
+int m2sed_ctl_sequence(struct m2sed_ctl *ctl);
+int m2sed_ctl_recommend(struct m2sed_ctl *ctl);
+int m2sed_ctl_checkpoint_list(struct m2sed_ctl *ctl);
+int m2sed_ctl_checkpoint_show(struct m2sed_ctl *ctl);
+int m2sed_ctl_checkpoint_verify(struct m2sed_ctl *ctl);
+int m2sed_ctl_checkpoint_now(struct m2sed_ctl *ctl);
+int m2sed_ctl_produce_interactions(struct m2sed_ctl *ctl);
+int m2sed_ctl_produce_items(struct m2sed_ctl *ctl);
+
+static inline bool m2sed_ctl_has(const struct m2sed_ctl *ctl, enum m2sed_ctl_option option) {
+  return ctl->values[option];
+}
+
+/* The number that follows an option, min..max; without the option *number keeps what it has. 0, or EX_USAGE
+ * and said why. */
+int m2sed_ctl_real(const struct m2sed_ctl *ctl, enum m2sed_ctl_option option, double min, double max,
+                   double *number);
+int m2sed_ctl_whole(const struct m2sed_ctl *ctl, enum m2sed_ctl_option option, uint64_t max,
+                    uint64_t *number);
+
+/* A line on standard error, "m2sectl: ...". Returns status, so that `return m2sed_ctl_fail(...)` is one step.
+ */
+int m2sed_ctl_fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* So too, with the exit status that belongs to the error's code. */
+int m2sed_ctl_fail_error(const struct m2se_error *error);
+int m2sed_ctl_exit_status(int code); /* of a code of model/error.h */
+
+/* Writes the text to standard output and empties it. 0, or EX_IOERR, EX_OSERR and said why. */
+int m2sed_ctl_show(struct m2sed_text *text);
+
+struct m2se_json_writer;
+/* Finishes and shows what a writer holds, with a line's end behind it. */
+int m2sed_ctl_show_json(struct m2se_json_writer *writer);
+
+/* From the first call on, SIGINT and SIGTERM are remembered instead of ending the process. */
+void m2sed_ctl_catch_interrupts(void);
+bool m2sed_ctl_interrupted(void);
+
+int64_t m2sed_ctl_wall_ms(void); /* since 1970 */
+uint64_t m2sed_ctl_monotonic_ns(void);
+/* Returns early when interrupted. */
+void m2sed_ctl_sleep_until_ns(uint64_t monotonic_ns);
+
+#endif
