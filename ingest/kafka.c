@@ -171,8 +171,10 @@ static void close_reader(struct m2se_kafka *kafka, struct m2se_kafka_reader *rea
   rd_kafka_message_t *message;
   while ((message = rd_kafka_consumer_poll(reader->handle, 0))) /* partitions are revoked in here */
     rd_kafka_message_destroy(message);
-  if (rd_kafka_consumer_closed(reader->handle) || !patient)
+  if (rd_kafka_consumer_closed(reader->handle) || reader->refused || !patient) {
+    m2se_kafka_drop(kafka, reader);
     doom(kafka, &reader->handle, &reader->queue);
+  }
 }
 
 static void close_producer(struct m2se_kafka *kafka, bool patient) {
@@ -215,15 +217,13 @@ void m2se_kafka_close(struct m2se_kafka *kafka, int timeout_ms) {
   kafka->deadline_ms = now_ms + timeout_ms;
   kafka->patience_ms = now_ms + timeout_ms / 4 * 3; /* then what has not ended is made to */
   m2se_kafka_helper_forget(kafka->helper);
-  m2se_kafka_let_go(kafka);
   for (int i = 0; i < 2; i++) {
     struct m2se_kafka_reader *reader = &kafka->readers[i];
     rd_kafka_error_t *why =
         reader->handle ? rd_kafka_consumer_close_queue(reader->handle, reader->queue) : NULL;
-    if (why) { /* it failed for good: there is nothing to leave */
+    reader->refused = why != NULL;
+    if (why)
       rd_kafka_error_destroy(why);
-      doom(kafka, &reader->handle, &reader->queue);
-    }
   }
 }
 

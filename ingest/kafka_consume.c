@@ -296,6 +296,14 @@ static void drop_partition(struct m2se_kafka *kafka, enum m2se_kafka_topic topic
     kafka->callbacks.revoked(kafka->callbacks.arg, topic, partition, lost);
 }
 
+void m2se_kafka_drop(struct m2se_kafka *kafka, const struct m2se_kafka_reader *reader) {
+  bool lost = reader == &kafka->readers[M2SE_KAFKA_GROUP_READER]; /* or the group would have revoked it */
+  for (int topic = 0; topic < M2SE_KAFKA_TOPICS; topic++)
+    for (int32_t i = 0; i < kafka->topics[topic].partition_count; i++)
+      if (kafka->topics[topic].reader == reader && kafka->topics[topic].partitions[i])
+        drop_partition(kafka, topic, i, kafka->topics[topic].partitions[i], lost);
+}
+
 static void on_assigned(struct m2se_kafka *kafka, rd_kafka_t *handle,
                         const rd_kafka_topic_partition_list_t *list) {
   rd_kafka_topic_partition_list_t *nothing = rd_kafka_topic_partition_list_new(0);
@@ -505,17 +513,6 @@ void m2se_kafka_read(struct m2se_kafka *kafka, struct m2se_kafka_reader *reader,
     if (take_message(kafka, reader, message))
       (*left)--;
   }
-}
-
-void m2se_kafka_let_go(struct m2se_kafka *kafka) {
-  for (int topic = 0; topic < M2SE_KAFKA_TOPICS; topic++)
-    for (int32_t i = 0; i < kafka->topics[topic].partition_count; i++) {
-      struct m2se_kafka_partition *state = kafka->topics[topic].partitions[i];
-      if (state && state->held) {
-        rd_kafka_message_destroy(state->held);
-        state->held = NULL;
-      }
-    }
 }
 
 /* ---- pause ---- */

@@ -95,6 +95,7 @@ struct m2se_kafka_partition {
 struct m2se_kafka_reader {
   struct rd_kafka_s *handle;
   struct rd_kafka_queue_s *queue;
+  bool refused;   /* to close: it failed for good */
   bool to_resume; /* some partitions may hold a record without a wish */
 };
 
@@ -154,8 +155,9 @@ void m2se_kafka_set_group_callbacks(struct rd_kafka_conf_s *conf);
 void m2se_kafka_take_answers(struct m2se_kafka *kafka);
 /* Hands over at most *left records, and counts it down. */
 void m2se_kafka_read(struct m2se_kafka *kafka, struct m2se_kafka_reader *reader, uint32_t *left);
-/* Destroys what is in hand: librdkafka's handle would wait for it for ever. */
-void m2se_kafka_let_go(struct m2se_kafka *kafka);
+/* Nothing of the reader is read any more: revokes what is still started, and lets go of what is in hand, for
+ * which librdkafka would wait for ever. */
+void m2se_kafka_drop(struct m2se_kafka *kafka, const struct m2se_kafka_reader *reader);
 /* The cluster's id, and the partitions of items. */
 void m2se_kafka_ask_first(struct m2se_kafka *kafka);
 struct m2se_kafka_partition *m2se_kafka_partition_of(const struct m2se_kafka *kafka,

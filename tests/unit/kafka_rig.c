@@ -146,13 +146,14 @@ struct rig_client *rig_open_with(const struct m2se_kafka_settings *settings) {
 struct rig_client *rig_open(const char *brokers, const char *interactions, const char *items) {
   /* The mock waits the session timeout less a second for members that are to join again. */
   static const struct m2se_kafka_property quick[] = {{"heartbeat.interval.ms", "100"},
-                                                     {"session.timeout.ms", "3000"}};
+                                                     {"session.timeout.ms", "3000"},
+                                                     {"topic.metadata.refresh.interval.ms", "500"}};
   const struct m2se_kafka_settings settings = {
       .brokers = brokers,
       .group = "testers",
       .topics = {[M2SE_KAFKA_INTERACTIONS] = interactions, [M2SE_KAFKA_ITEMS] = items},
       .properties = quick,
-      .property_count = 2};
+      .property_count = 3};
   return rig_open_with(&settings);
 }
 
@@ -162,7 +163,7 @@ void rig_close(struct rig_client *client) {
   assert_int_equal(m2se_kafka_unsent(client->kafka), 0);
   for (uint32_t i = 0; i < client->messages; i++)
     assert_int_equal(client->pending[i], 2);
-  for (int topic = 0; topic < M2SE_KAFKA_ITEMS; topic++)
+  for (int topic = 0; topic < M2SE_KAFKA_TOPICS; topic++)
     for (int i = 0; i < RIG_PARTITIONS; i++)
       assert_false(client->partitions[topic][i].started); /* all were revoked */
   m2se_kafka_free(client->kafka);
