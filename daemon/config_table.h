@@ -91,7 +91,7 @@
     "Past examples kept for replay, a uniform sample of all.") \
   X(train, overload, CHOICE, "pause", 0, 0, "pause|shrink", RESERVED, \
     "When events come faster than training: pause consumption, or shrink the replay.") \
-  X(serve, epoch_steps, COUNT, "50", 1, 1e9, "", 0, \
+  X(serve, epoch_steps, COUNT, "20", 1, 1e9, "", 0, \
     "Training steps between two publications of all item vectors.") \
   X(serve, refresh_per_second, COUNT, "1000", 0, 1000000, "", 0, \
     "Users without new events whose vector is made again with a new epoch, a second; 0: none, and their " \

@@ -49,7 +49,12 @@ static int start_kafka(struct m2sed_embedded *embedded, struct m2sed_config *con
   char line[M2SED_TEXT_MAX + 2];
   snprintf(line, sizeof line, "%s\n", brokers);
   code = m2sed_folder_write(embedded->brokers_file, line, error);
-  return code ? code : m2sed_config_set(config, "kafka.brokers", brokers, "embedded Kafka", error);
+  if (!code)
+    code = m2sed_config_set(config, "kafka.brokers", brokers, "embedded Kafka", error);
+  /* The mock answers a fetch that found nothing only when its time is over, whatever comes meanwhile. */
+  if (!code)
+    code = m2sed_config_set(config, "kafka.properties.fetch.wait.max.ms", "20", "embedded Kafka", error);
+  return code;
 }
 
 static int start_redis(struct m2sed_embedded *embedded, struct m2sed_config *config,

@@ -34,7 +34,8 @@ static uint64_t digest_of(const struct m2se_kafka_record *record) {
 /* First position of the partition that may come again after a crash. */
 static uint64_t durable_position(const struct m2sed_loop *loop, const struct m2sed_partition *partition) {
   if (loop->options.new_log)
-    return UINT64_MAX; /* that log ends with the process */
+    return m2sed_position_make(partition->epoch,
+                               0); /* a trial may repeat that log from its beginning (ops/run) */
   return m2sed_position_make(partition->epoch, partition->durable_offset);
 }
 

@@ -274,6 +274,7 @@ static int take_state(struct m2sed_loop *loop, struct m2se_error *error) {
   memcpy(loop->lineage, state->lineage, sizeof loop->lineage);
   loop->last_step.step = state->step;
   loop->last_step.counters = state->counters;
+  loop->last_step.waiting = state->waiting_count;
   loop->feature_dim = state->config.d;
   if (state->item_count > loop->config->model_items_max)
     return m2se_error_set(error, M2SE_ELIMIT, "model.items_max: the checkpoint has %u items",
