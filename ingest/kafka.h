@@ -150,7 +150,7 @@ struct m2se_kafka_offset {
   int32_t partition;
   int64_t offset; /* of the next record */
 };
-/* Commits to the group, asynchronously; a failure comes as an error of class retry. For monitors only. */
+/* Commits to the group, asynchronously; a failure comes as an error, at most an alarm. For monitors only. */
 void m2se_kafka_commit(struct m2se_kafka *kafka, const struct m2se_kafka_offset *offsets, uint32_t count);
 
 /* ---- What the log holds ---- */

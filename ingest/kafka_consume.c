@@ -214,10 +214,11 @@ static void ask_again(struct m2se_kafka *kafka, const struct m2se_kafka_question
   put_question(kafka, again);
 }
 
-/* Reported at the first, second, fourth, eighth ... failure in a row: it goes on until it succeeds. */
+/* Goes on until it succeeds. Reported at the second failure in a row (one alone is often a leader that has
+ * just changed, a topic just made), the fourth, eighth ... */
 static void retry(struct m2se_kafka *kafka, struct m2se_kafka_question *answer) {
   answer->attempt++;
-  if ((answer->attempt & (answer->attempt - 1)) == 0) {
+  if (answer->attempt > 1 && (answer->attempt & (answer->attempt - 1)) == 0) {
     const char *topic = kafka->topics[answer->topic].name, *why = rd_kafka_err2str(answer->code);
     if (answer->ask == M2SE_KAFKA_ASK_CLUSTER)
       m2se_kafka_report(kafka, NULL, answer->code, "no answer from the cluster yet");
@@ -288,7 +289,8 @@ static void drop_partition(struct m2se_kafka *kafka, enum m2se_kafka_topic topic
                            struct m2se_kafka_partition *state, bool lost) {
   if (state->held) {
     rd_kafka_message_destroy(state->held);
-    set_paused(kafka, topic, partition, false); /* else it still is when it comes back */
+    if (!kafka->closing)
+      set_paused(kafka, topic, partition, false); /* else it still is when it comes back */
   }
   bool was_started = state->started;
   *state = (struct m2se_kafka_partition){.pause = state->pause, .serial = state->serial, .next = state->next};

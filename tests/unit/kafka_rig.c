@@ -42,9 +42,12 @@ static bool on_record(void *arg, const struct m2se_kafka_record *record) {
   struct rig_client *client = arg;
   struct rig_partition *partition = find(client, record->topic, record->partition);
   assert_true(partition->started && !partition->paused);
-  assert_int_equal(record->offset, partition->next);
+  if (client->sparse)
+    assert_true(record->offset >= partition->next);
+  else
+    assert_int_equal(record->offset, partition->next);
   assert_true(client->taken < client->take_max); /* it was told to stop */
-  partition->next++;
+  partition->next = record->offset + 1;
   client->records++;
   client->taken++;
   bool more = client->on_record ? client->on_record(client, record) : true;
@@ -75,7 +78,7 @@ static void on_end(void *arg, enum m2se_kafka_topic topic, int32_t number, int64
   struct rig_partition *partition = find(client, topic, number);
   assert_true(partition->started && !partition->ended);
   assert_int_equal(high, partition->start.high);
-  assert_true(partition->next >= high);
+  assert_true(client->sparse || partition->next >= high);
   partition->ended = true;
   partition->ends++;
   client->ends++;

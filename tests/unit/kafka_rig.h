@@ -32,6 +32,7 @@ struct rig_client {
   uint32_t take_max; /* of records in one poll; more are refused by the record callback */
   uint32_t taken;
   unsigned what;
+  bool sparse; /* offsets may be missing: transactions leave gaps */
   bool (*on_record)(struct rig_client *client, const struct m2se_kafka_record *record);
   void (*on_revoked)(struct rig_client *client, enum m2se_kafka_topic topic, int32_t partition);
   uint8_t pending[RIG_MESSAGES]; /* by number of the message: 1 sent, 2 delivered */
