@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "codec_rig.h"
 #include "ingest/codec.h"
 #include "proto/m2se.pb-c.h"
 
@@ -30,15 +31,10 @@ static int free_arena(void **state) {
   return 0;
 }
 
-/* Decodes a copy of exactly that size and destroys it: reading past it, or keeping a view of it, is seen. */
 static int decode(const void *value, size_t size, int64_t record_time_ms, struct m2se_refusal *refusal) {
-  uint8_t *copy = malloc(size ? size : 1);
-  assert_non_null(copy);
-  if (size)
-    memcpy(copy, value, size);
+  uint8_t *copy = exact_copy(value, size);
   int code = m2se_interaction_decode(&decoded, &arena, copy, size, record_time_ms, refusal);
-  memset(copy, 0xEE, size);
-  free(copy);
+  destroy_copy(copy, size);
   return code;
 }
 
@@ -50,17 +46,9 @@ static void accept(const void *value, size_t size) {
 }
 
 static void refuse(const void *value, size_t size, enum m2se_rule rule, const char *why) {
-  struct m2se_refusal refusal = {.text = "accepted"};
-  int code = decode(value, size, NO_RECORD_TIME, &refusal);
-  if (code != M2SE_EFORMAT || refusal.rule != rule || !strstr(refusal.text, why))
-    fail_msg("%d, rule %s: \"%s\", expected rule %s: \"%s\"", code, m2se_rule_name(refusal.rule),
-             refusal.text, m2se_rule_name(rule), why);
+  struct m2se_refusal refusal;
+  check_refusal(decode(value, size, NO_RECORD_TIME, &refusal), &refusal, rule, why);
   assert_int_equal(decode(value, size, NO_RECORD_TIME, NULL), M2SE_EFORMAT); // who cares not why
-}
-
-static void check_bytes(struct m2se_bytes bytes, const char *expected) {
-  assert_string_equal(bytes.data, expected);
-  assert_int_equal(bytes.size, strlen(expected));
 }
 
 static void check_decoded(const char *user, const char *item, const char *event, const char *kind) {
