@@ -175,16 +175,18 @@ static int send_record(struct producer *producer, const struct m2sed_line_record
                                              .value = record->value,
                                              .value_size = record->value_size};
   struct m2se_error error = {0};
-  int code;
-  while ((code = m2se_kafka_produce(producer->kafka, &message, &error)) == M2SE_ELIMIT &&
-         !stopped(producer)) {
+  int code = M2SE_ELIMIT;
+  while (!stopped(producer) &&
+         (code = m2se_kafka_produce(producer->kafka, &message, &error)) == M2SE_ELIMIT) {
     m2se_kafka_poll(producer->kafka, 0, 0); /* the queue is full: there is room once some are acknowledged */
     m2sed_ctl_sleep_until_ns(m2sed_ctl_monotonic_ns() + 1000000);
     tell_progress(producer);
   }
   if (code == M2SE_EINVAL)
     tell_bad_line(producer, error.text);
-  else if (code && code != M2SE_ELIMIT)
+  else if (code == M2SE_ELIMIT)
+    producer->lines--; /* interrupted: whoever goes on later begins with this line */
+  else if (code)
     return m2sed_ctl_fail(EX_IOERR, "%s", error.text);
   producer->sent += !code;
   return 0;
@@ -205,7 +207,7 @@ static int take_line(struct producer *producer, char *line, size_t size) {
     tell_bad_line(producer, refusal.text);
     return 0;
   }
-  return stopped(producer) ? 0 : send_record(producer, &record);
+  return send_record(producer, &record);
 }
 
 static int send_lines(struct producer *producer) {

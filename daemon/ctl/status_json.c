@@ -65,7 +65,7 @@ static void put_lists(struct m2se_json_writer *writer, const struct m2se_status 
       m2se_json_put_double(writer, NULL, stage->bound_ms[k]);
     m2se_json_put_end(writer);
     m2se_json_put_array(writer, "count");
-    for (uint32_t k = 0; k <= stage->bound_count; k++)
+    for (uint32_t k = 0; stage->count && k <= stage->bound_count; k++) /* NULL: no histogram came */
       m2se_json_put_decimal(writer, NULL, stage->count[k]);
     m2se_json_put_end(writer);
     m2se_json_put_end(writer);
