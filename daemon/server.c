@@ -23,7 +23,6 @@ struct m2sed_server {
   atomic_ullong evaluations_skipped;
 
   /* The thread's own. */
-  uint32_t max_len;
   struct m2sed_catalogue_view view;
   struct m2sed_table tables[2];
   struct m2sed_table *current, *next; /* the two tables; one without a copy is not in use */
@@ -156,21 +155,13 @@ static void encode_awaited(struct m2sed_server *server, uint32_t users) {
   }
 }
 
-/* Appends the known items of a sequence, the newest max_len. Returns how many. */
+/* Appends the known items of a sequence; of more than max_len the encoder takes the newest. Returns how many.
+ */
 static uint32_t pack_sequence(struct m2sed_server *server, uint32_t row, const uint32_t *slots,
                               uint32_t count) {
-  uint32_t position = server->seq_ptr[row], usable = 0;
+  uint32_t position = server->seq_ptr[row];
   for (uint32_t i = 0; i < count; i++) {
-    usable += known(server, slots[i]);
-  }
-  uint32_t skip = usable > server->max_len ? usable - server->max_len : 0;
-  for (uint32_t i = 0; i < count; i++) {
-    if (!known(server, slots[i])) {
-      continue;
-    }
-    if (skip > 0) {
-      skip--;
-    } else {
+    if (known(server, slots[i])) {
       server->seq_items[position++] = slots[i];
     }
   }
@@ -388,7 +379,6 @@ int m2sed_server_new(struct m2sed_server **server, const struct m2se_config *con
   }
   s->settings = *settings;
   s->exchange = exchange;
-  s->max_len = config->max_len;
   s->next_epoch = settings->first_epoch;
   s->current = &s->tables[0];
   s->next = &s->tables[1];

@@ -41,9 +41,9 @@ struct m2sed_checkpoint_state *rig_reload(const struct m2sed_learning *learning,
 
 /* A tenth of a millisecond. */
 void rig_pause(void);
-/* Calls pump(rig), which takes what another thread has sent, until the condition holds: 20 s at most. */
-#define WAIT_UNTIL(rig, condition)                                                                           \
-  for (int tries = 0; pump(rig), !(condition); tries++) {                                                    \
+/* Calls pump, which takes what another thread has sent, until the condition holds: 20 s at most. */
+#define RIG_WAIT_UNTIL(pump, condition)                                                                      \
+  for (int tries = 0; pump, !(condition); tries++) {                                                         \
     assert_true(tries < 200000);                                                                             \
     rig_pause();                                                                                             \
   }

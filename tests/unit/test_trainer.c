@@ -116,7 +116,7 @@ static void pump(struct rig *rig) {
 
 static void send(struct rig *rig, struct m2sed_train_message message) {
   struct m2sed_train_message *slot = NULL;
-  WAIT_UNTIL(rig, (slot = m2sed_ring_claim(m2sed_trainer_input(rig->trainer))) != NULL)
+  RIG_WAIT_UNTIL(pump(rig), (slot = m2sed_ring_claim(m2sed_trainer_input(rig->trainer))) != NULL)
   *slot = message;
   m2sed_ring_publish(m2sed_trainer_input(rig->trainer));
 }
@@ -144,7 +144,7 @@ static void start(struct rig *rig) {
 
 static void stop(struct rig *rig) {
   send_kind(rig, M2SED_TRAIN_STOP);
-  WAIT_UNTIL(rig, rig->stopped)
+  RIG_WAIT_UNTIL(pump(rig), rig->stopped)
   m2sed_trainer_join(rig->trainer);
   pump(rig);
 }
@@ -247,18 +247,18 @@ static void test_snapshots(void **unused) {
   start(&rig);
   send_items(&rig);
   send_kind(&rig, M2SED_TRAIN_CHECKPOINT);
-  WAIT_UNTIL(&rig, rig.snapshots_came == 1)
+  RIG_WAIT_UNTIL(pump(&rig), rig.snapshots_came == 1)
   assert_true(rig.held[0]->step == 0);
   send_events(&rig, 0, 60);
   send_kind(&rig, M2SED_TRAIN_CHECKPOINT);
-  WAIT_UNTIL(&rig, rig.snapshots_came == 2)
+  RIG_WAIT_UNTIL(pump(&rig), rig.snapshots_came == 2)
   assert_true(rig.held[1]->step == rig.steps && rig.steps > 5);
   assert_true(rig.held[1] != rig.held[0]);
   char *bytes = rig_snapshot_bytes(rig.held[1], &size);
   send_kind(&rig, M2SED_TRAIN_CHECKPOINT); /* both are out: training goes on, the answer comes later */
   uint64_t before = rig.steps;
   send_events(&rig, 60, 120);
-  WAIT_UNTIL(&rig, rig.steps > before + 5)
+  RIG_WAIT_UNTIL(pump(&rig), rig.steps > before + 5)
   assert_int_equal(rig.snapshots_came, 2);
   char *bytes_again = rig_snapshot_bytes(rig.held[1], &size_again);
   assert_int_equal(size, size_again);
@@ -266,7 +266,7 @@ static void test_snapshots(void **unused) {
   free(bytes);
   free(bytes_again);
   m2sed_trainer_return_snapshot(rig.trainer, rig.held[0]);
-  WAIT_UNTIL(&rig, rig.snapshots_came == 3)
+  RIG_WAIT_UNTIL(pump(&rig), rig.snapshots_came == 3)
   assert_ptr_equal(rig.held[2], rig.held[0]);
   assert_true(rig.held[2]->step > rig.held[1]->step);
   send_kind(&rig, M2SED_TRAIN_STOP); /* again both are out: the last one waits too */
@@ -276,7 +276,7 @@ static void test_snapshots(void **unused) {
   }
   assert_false(rig.last_came);
   m2sed_trainer_return_snapshot(rig.trainer, rig.held[1]);
-  WAIT_UNTIL(&rig, rig.stopped)
+  RIG_WAIT_UNTIL(pump(&rig), rig.stopped)
   m2sed_trainer_join(rig.trainer);
   assert_ptr_equal(rig.held[3], rig.held[1]);
   assert_last_is(&rig, 120, false);
@@ -289,33 +289,33 @@ static void test_copies(void **unused) {
   open_rig(&rig, NULL, 1);
   rig.keep_copies = true;
   start(&rig);
-  WAIT_UNTIL(&rig, rig.copies_came == 1) /* the first one at once */
+  RIG_WAIT_UNTIL(pump(&rig), rig.copies_came == 1) /* the first one at once */
   assert_true(rig.copied_step == 0);
   send_items(&rig);
   for (uint32_t n = 0; rig.copies_came < 2; n++) {
     assert_true(n < 100);
     send_events(&rig, n, n + 1);
-    WAIT_UNTIL(&rig, m2sed_ring_used(m2sed_trainer_input(rig.trainer)) == 0)
+    RIG_WAIT_UNTIL(pump(&rig), m2sed_ring_used(m2sed_trainer_input(rig.trainer)) == 0)
     rig_pause();
   }
   assert_true(rig.copied_step == rig.settings.epoch_steps);
   assert_int_equal(rig.copies[1]->slots, RIG_SLOTS);
   send_events(&rig, 100, 200); /* both are out: training goes on */
-  WAIT_UNTIL(&rig, rig.steps > 20)
+  RIG_WAIT_UNTIL(pump(&rig), rig.steps > 20)
   send_kind(&rig, M2SED_TRAIN_FLUSH);
-  WAIT_UNTIL(&rig, rig.flushes == 1)
+  RIG_WAIT_UNTIL(pump(&rig), rig.flushes == 1)
   assert_int_equal(rig.copies_came, 2);
   assert_true(m2se_weights_step(rig.copies[0]->weights) == 0);
   m2sed_exchange_give(rig.exchange->idle, rig.copies[0]);
   rig.copy_count = 0;
-  WAIT_UNTIL(&rig, rig.copies_came == 3)
+  RIG_WAIT_UNTIL(pump(&rig), rig.copies_came == 3)
   assert_true(rig.copied_step == rig.flushed.step);
   send_kind(&rig, M2SED_TRAIN_FLUSH); /* nothing was trained since: the server has these weights */
-  WAIT_UNTIL(&rig, rig.flushes == 2)
+  RIG_WAIT_UNTIL(pump(&rig), rig.flushes == 2)
   m2sed_exchange_give(rig.exchange->idle, rig.copies[1]);
   send_events(&rig, 200, 201);
   send_kind(&rig, M2SED_TRAIN_FLUSH); /* one step, fewer than epoch_steps: a copy all the same */
-  WAIT_UNTIL(&rig, rig.copies_came == 4)
+  RIG_WAIT_UNTIL(pump(&rig), rig.copies_came == 4)
   assert_true(rig.copied_step == rig.flushed.step && rig.flushes == 3);
   stop(&rig);
   close_rig(&rig);
@@ -334,7 +334,7 @@ static void test_stop_before_the_rest(void **unused) {
     send(&rig, rig_item((uint32_t)i, 1));
   }
   start(&rig);
-  WAIT_UNTIL(&rig, rig.stopped)
+  RIG_WAIT_UNTIL(pump(&rig), rig.stopped)
   m2sed_trainer_join(rig.trainer);
   assert_int_equal(m2sed_ring_used(m2sed_trainer_input(rig.trainer)), 3);
   close_rig(&rig);
