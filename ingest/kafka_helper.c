@@ -98,12 +98,14 @@ static void ask(struct m2se_kafka_helper *helper, struct m2se_kafka_question *qu
     break;
   case M2SE_KAFKA_ASK_START:
     question->code = ask_cluster(helper); /* the owner decides by it where to start */
+    for (uint32_t i = 0; i < question->count; i++)
+      question->asked[i].code = question->code;
     if (question->code)
       break;
     /* fallthrough */
   case M2SE_KAFKA_ASK_REFRESH:
-    question->code = m2se_kafka_ask_range(helper->ranges, topic, question->partition, question->since_ms,
-                                          ASK_MS, &question->range);
+    question->code = m2se_kafka_ask_offsets(helper->ranges, topic, question->asked, question->count,
+                                            question->since_ms, ASK_MS);
     break;
   }
 }

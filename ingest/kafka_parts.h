@@ -1,10 +1,18 @@
-/* What the files of the Kafka client share. See kafka.h for the design; one subject a file:
- *   kafka.c          life: settings to handles, poll, close
- *   kafka_settings.c properties, and the errors and logs of a handle
- *   kafka_consume.c  partitions: assigned, started, read, paused, revoked
- *   kafka_produce.c  messages until their delivery is known
- *   kafka_ask.c      questions that block
- *   kafka_helper.c   the thread that asks them
+/* What the files of the Kafka client share. See kafka.h for the design; one subject a file, in the order of
+ * reading:
+ *   kafka.c           life: handles, poll, close
+ *   kafka_settings.c  properties, and the errors and logs of a handle
+ *   kafka_group.c     partitions that come and go, commits
+ *   kafka_start.c     where a partition starts
+ *   kafka_consume.c   records, pauses
+ *   kafka_partition.c the table of partitions, and what librdkafka is told about one
+ *   kafka_produce.c   messages until their delivery is known
+ *   kafka_ask.c       questions that block
+ *   kafka_helper.c    the thread that asks them
+ *
+ * The life of a partition: ours (its low and high are asked) -> started (the owner said where; it is put into
+ * librdkafka's assignment) -> not ours. From the second it can go back to the question, when its offset is
+ * out of range.
  */
 #ifndef M2SE_KAFKA_PARTS_H
 #define M2SE_KAFKA_PARTS_H
@@ -16,16 +24,24 @@ struct rd_kafka_s;
 struct rd_kafka_conf_s;
 struct rd_kafka_queue_s;
 struct rd_kafka_message_s;
+struct rd_kafka_error_s;
+struct rd_kafka_topic_partition_list_s;
 
 /* ---- Questions: blocking, any thread; 0 or librdkafka's code ---- */
 
-struct m2se_kafka_range {
+/* What is asked about one partition, and the answer. */
+struct m2se_kafka_asked {
+  int32_t partition;
+  uint64_t serial; /* of its assignment: the answer to an older one is void */
+  int code;
   int64_t low, high;
-  int64_t by_time; /* first record of that time or later; high: there is none */
+  int64_t by_time; /* first record of that time or later; high: there is none. Only where it was asked */
 };
-/* since_ms -1: by_time is not asked. */
-int m2se_kafka_ask_range(struct rd_kafka_s *handle, const char *topic, int32_t partition, int64_t since_ms,
-                         int timeout_ms, struct m2se_kafka_range *range);
+/* Of one topic. since_ms -1: by_time is not asked. Returns the code of the last one that has one. */
+int m2se_kafka_ask_offsets(struct rd_kafka_s *handle, const char *topic, struct m2se_kafka_asked *asked,
+                           uint32_t count, int64_t since_ms, int timeout_ms);
+/* The code says that a broker answered, if only with an error. */
+bool m2se_kafka_is_answer(int code);
 /* Number of partitions; they are 0 .. count - 1. A consumer's handle: a producer's would create the topic. */
 int m2se_kafka_ask_partitions(struct rd_kafka_s *handle, const char *topic, int timeout_ms, int32_t *count);
 /* For free(); NULL: no answer. */
@@ -44,15 +60,13 @@ struct m2se_kafka_question {
   struct m2se_kafka_question *next;
   enum m2se_kafka_ask ask;
   enum m2se_kafka_topic topic;
-  int32_t partition;
-  uint64_t serial;  /* of the partition's assignment: an answer to an older one is void */
-  uint32_t attempt; /* of the same question: 0, 1, ... */
-  int64_t due_ms;   /* not asked earlier */
-  int64_t since_ms; /* start of timestamps, or -1 */
-  /* The answer. */
-  int code;
-  struct m2se_kafka_range range; /* START, REFRESH */
-  int32_t partitions;            /* ITEMS */
+  uint32_t attempt;   /* of the same question: 0, 1, ... */
+  int64_t due_ms;     /* not asked earlier */
+  int64_t since_ms;   /* start of timestamps, or -1 */
+  int code;           /* the answer, or of START and REFRESH the last one that is no success */
+  int32_t partitions; /* the answer of ITEMS */
+  uint32_t count;     /* START, REFRESH */
+  struct m2se_kafka_asked asked[];
 };
 
 struct m2se_kafka_helper;
@@ -79,6 +93,8 @@ void m2se_kafka_helper_end(struct m2se_kafka_helper *helper, bool wait);
 /* ---- The client ---- */
 
 struct m2se_kafka_partition {
+  enum m2se_kafka_topic topic;
+  int32_t number;
   bool ours;     /* given by the group, or found by metadata */
   bool started;  /* the owner said where: its records come, and revoked at the end */
   bool assigned; /* in librdkafka's assignment */
@@ -124,6 +140,7 @@ struct m2se_kafka {
   char *cluster_id;
   uint64_t serial;
   uint32_t refreshing; /* questions of refresh under way */
+  int64_t quiet_ms;    /* no report of a question before */
   bool reachable;
   bool items_first; /* whose turn it is */
   bool stopped;     /* by the owner, in this poll */
@@ -147,21 +164,51 @@ int m2se_kafka_handle_new(struct rd_kafka_s **handle, struct m2se_kafka *kafka, 
                           const struct m2se_kafka_settings *settings, struct m2se_error *error);
 void m2se_kafka_report(struct m2se_kafka *kafka, struct rd_kafka_s *handle, int code, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+/* Of a call, and destroys it; NULL: nothing. */
+void m2se_kafka_report_error(struct m2se_kafka *kafka, struct rd_kafka_s *handle,
+                             struct rd_kafka_error_s *error, const char *what);
 void m2se_kafka_out_of_memory(struct m2se_kafka *kafka);
 
-/* kafka_consume.c */
-int m2se_kafka_subscribe(struct m2se_kafka *kafka, struct m2se_error *error);
+/* kafka_partition.c */
+struct m2se_kafka_partition *m2se_kafka_partition_of(const struct m2se_kafka *kafka,
+                                                     enum m2se_kafka_topic topic, int32_t number);
+/* The same, made if needed; NULL: out of memory, told. */
+struct m2se_kafka_partition *m2se_kafka_partition_make(struct m2se_kafka *kafka, enum m2se_kafka_topic topic,
+                                                       int32_t number);
+/* Which of the reader's topics; M2SE_KAFKA_TOPICS: none. */
+enum m2se_kafka_topic m2se_kafka_topic_named(const struct m2se_kafka *kafka,
+                                             const struct m2se_kafka_reader *reader, const char *name);
+void m2se_kafka_partition_assign(struct m2se_kafka *kafka, struct m2se_kafka_partition *partition,
+                                 int64_t offset);
+void m2se_kafka_partition_unassign(struct m2se_kafka *kafka, struct m2se_kafka_partition *partition);
+void m2se_kafka_partition_set_paused(struct m2se_kafka *kafka, struct m2se_kafka_partition *partition,
+                                     bool paused);
+/* Calls `end`, if it is due: all records before position have been handed over. */
+void m2se_kafka_partition_end_if_read(struct m2se_kafka *kafka, struct m2se_kafka_partition *partition,
+                                      int64_t position);
+/* No longer ours: calls `revoked`, if it was started. librdkafka's assignment is the caller's to change. */
+void m2se_kafka_partition_drop(struct m2se_kafka *kafka, struct m2se_kafka_partition *partition, bool lost);
+
+/* kafka_group.c */
 void m2se_kafka_set_group_callbacks(struct rd_kafka_conf_s *conf);
-void m2se_kafka_take_answers(struct m2se_kafka *kafka);
-/* Hands over at most *left records, and counts it down. */
-void m2se_kafka_read(struct m2se_kafka *kafka, struct m2se_kafka_reader *reader, uint32_t *left);
+int m2se_kafka_subscribe(struct m2se_kafka *kafka, struct m2se_error *error);
 /* Nothing of the reader is read any more: revokes what is still started, and lets go of what is in hand, for
  * which librdkafka would wait for ever. */
 void m2se_kafka_drop(struct m2se_kafka *kafka, const struct m2se_kafka_reader *reader);
+
+/* kafka_start.c */
 /* The cluster's id, and the partitions of items. */
 void m2se_kafka_ask_first(struct m2se_kafka *kafka);
-struct m2se_kafka_partition *m2se_kafka_partition_of(const struct m2se_kafka *kafka,
-                                                     enum m2se_kafka_topic topic, int32_t partition);
+void m2se_kafka_take_answers(struct m2se_kafka *kafka);
+/* Those of the topic in the list become ours. */
+void m2se_kafka_take_partitions(struct m2se_kafka *kafka, enum m2se_kafka_topic topic,
+                                const struct rd_kafka_topic_partition_list_s *list);
+/* Out of range: `wanted` was asked for. */
+void m2se_kafka_start_again(struct m2se_kafka *kafka, struct m2se_kafka_partition *partition, int64_t wanted);
+
+/* kafka_consume.c */
+/* Hands over at most *left records, and counts it down. */
+void m2se_kafka_read(struct m2se_kafka *kafka, struct m2se_kafka_reader *reader, uint32_t *left);
 
 /* kafka_produce.c */
 void m2se_kafka_set_producer_callbacks(struct rd_kafka_conf_s *conf);

@@ -132,6 +132,14 @@ void m2se_kafka_report(struct m2se_kafka *kafka, rd_kafka_t *handle, int code, c
   report(kafka, class_of(code), text);
 }
 
+void m2se_kafka_report_error(struct m2se_kafka *kafka, rd_kafka_t *handle, rd_kafka_error_t *error,
+                             const char *what) {
+  if (!error)
+    return;
+  m2se_kafka_report(kafka, handle, rd_kafka_error_code(error), "%s: %s", what, rd_kafka_error_string(error));
+  rd_kafka_error_destroy(error);
+}
+
 void m2se_kafka_out_of_memory(struct m2se_kafka *kafka) {
   report(kafka, M2SE_KAFKA_FATAL, "out of memory");
 }

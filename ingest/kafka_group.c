@@ -1,0 +1,103 @@
+/* The group: partitions that it gives and takes, and commits. It is answered at once, with an assignment of
+ * nothing: partitions join it one by one as they are started, so that a slow question holds up no other
+ * member.
+ */
+#include <assert.h>
+#include <string.h>
+
+#include <librdkafka/rdkafka.h>
+
+#include "ingest/kafka_parts.h"
+
+void m2se_kafka_drop(struct m2se_kafka *kafka, const struct m2se_kafka_reader *reader) {
+  bool lost = reader == &kafka->readers[M2SE_KAFKA_GROUP_READER]; /* or the group would have revoked it */
+  for (int topic = 0; topic < M2SE_KAFKA_TOPICS; topic++)
+    for (int32_t i = 0; i < kafka->topics[topic].partition_count; i++)
+      if (kafka->topics[topic].reader == reader && kafka->topics[topic].partitions[i])
+        m2se_kafka_partition_drop(kafka, kafka->topics[topic].partitions[i], lost);
+}
+
+static void on_assigned(struct m2se_kafka *kafka, rd_kafka_t *handle,
+                        const rd_kafka_topic_partition_list_t *list) {
+  rd_kafka_topic_partition_list_t *nothing = rd_kafka_topic_partition_list_new(0);
+  m2se_kafka_report_error(kafka, handle, rd_kafka_incremental_assign(handle, nothing), "joining the group");
+  rd_kafka_topic_partition_list_destroy(nothing);
+  for (int topic = 0; topic < M2SE_KAFKA_TOPICS && !kafka->closing; topic++)
+    if (kafka->topics[topic].reader == &kafka->readers[M2SE_KAFKA_GROUP_READER])
+      m2se_kafka_take_partitions(kafka, topic, list);
+}
+
+static void on_revoked(struct m2se_kafka *kafka, rd_kafka_t *handle,
+                       const rd_kafka_topic_partition_list_t *list) {
+  bool lost = rd_kafka_assignment_lost(handle);
+  rd_kafka_topic_partition_list_t *assigned = rd_kafka_topic_partition_list_new(list->cnt);
+  for (int i = 0; i < list->cnt; i++) {
+    const char *name = list->elems[i].topic;
+    enum m2se_kafka_topic topic =
+        m2se_kafka_topic_named(kafka, &kafka->readers[M2SE_KAFKA_GROUP_READER], name);
+    struct m2se_kafka_partition *partition =
+        topic < M2SE_KAFKA_TOPICS ? m2se_kafka_partition_of(kafka, topic, list->elems[i].partition) : NULL;
+    if (!partition)
+      continue;
+    if (partition->assigned)
+      rd_kafka_topic_partition_list_add(assigned, name, partition->number);
+    m2se_kafka_partition_drop(kafka, partition, lost);
+  }
+  m2se_kafka_report_error(kafka, handle, rd_kafka_incremental_unassign(handle, assigned),
+                          "giving partitions back");
+  rd_kafka_topic_partition_list_destroy(assigned);
+}
+
+static void on_rebalance(rd_kafka_t *handle, rd_kafka_resp_err_t code, rd_kafka_topic_partition_list_t *list,
+                         void *opaque) {
+  struct m2se_kafka *kafka = opaque;
+  if (code == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS)
+    on_assigned(kafka, handle, list);
+  else if (code == RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS)
+    on_revoked(kafka, handle, list);
+  else {
+    m2se_kafka_report(kafka, handle, code, "rebalance: %s", rd_kafka_err2str(code));
+    rd_kafka_assign(handle, NULL);
+  }
+}
+
+static void on_commit(rd_kafka_t *handle, rd_kafka_resp_err_t code, rd_kafka_topic_partition_list_t *list,
+                      void *opaque) {
+  (void)list;
+  if (code && code != RD_KAFKA_RESP_ERR__NO_OFFSET)
+    m2se_kafka_report(opaque, handle, code, "commit: %s", rd_kafka_err2str(code));
+}
+
+void m2se_kafka_set_group_callbacks(rd_kafka_conf_t *conf) {
+  rd_kafka_conf_set_rebalance_cb(conf, on_rebalance);
+  rd_kafka_conf_set_offset_commit_cb(conf, on_commit);
+}
+
+int m2se_kafka_subscribe(struct m2se_kafka *kafka, struct m2se_error *error) {
+  struct m2se_kafka_reader *group = &kafka->readers[M2SE_KAFKA_GROUP_READER];
+  if (!group->handle)
+    return 0;
+  rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(2);
+  for (int i = 0; i < M2SE_KAFKA_TOPICS; i++)
+    if (kafka->topics[i].reader == group)
+      rd_kafka_topic_partition_list_add(list, kafka->topics[i].name, RD_KAFKA_PARTITION_UA);
+  rd_kafka_resp_err_t code = rd_kafka_subscribe(group->handle, list);
+  rd_kafka_topic_partition_list_destroy(list);
+  return code ? m2se_error_set(error, M2SE_EINVAL, "subscribing: %s", rd_kafka_err2str(code)) : 0;
+}
+
+void m2se_kafka_commit(struct m2se_kafka *kafka, const struct m2se_kafka_offset *offsets, uint32_t count) {
+  rd_kafka_t *handle = kafka->readers[M2SE_KAFKA_GROUP_READER].handle;
+  if (!handle || !count)
+    return;
+  rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)count);
+  for (uint32_t i = 0; i < count; i++) {
+    assert(kafka->topics[offsets[i].topic].reader == &kafka->readers[M2SE_KAFKA_GROUP_READER]);
+    rd_kafka_topic_partition_list_add(list, kafka->topics[offsets[i].topic].name, offsets[i].partition)
+        ->offset = offsets[i].offset;
+  }
+  rd_kafka_resp_err_t code = rd_kafka_commit(handle, list, 1);
+  if (code)
+    m2se_kafka_report(kafka, handle, code, "commit: %s", rd_kafka_err2str(code));
+  rd_kafka_topic_partition_list_destroy(list);
+}
