@@ -12,6 +12,8 @@ import torch
 
 import m2se_torch
 
+torch.set_num_threads(1)  # small tensors: more threads only wait for one another
+
 
 @dataclass
 class Case:

@@ -59,6 +59,20 @@ CASES = {
         config(16, 8, 16, 2, 2, 4, 32, 5, tau=0.5, lam=1.0), seed=24, all_positions=True, options=("residual_image",)
     ),
     "one_row_each": Case(config(32, 8, 16, 2, 1, 2, 16, 5), seed=25, text_rows=1, image_rows=1, all_positions=True),
+    # More than one of everything that the C core divides its work into: tiles of sequences, blocks of items, pieces of
+    # the weights, tiles of anchors; and positions that fill no tile.
+    "many": Case(
+        config(8, 4, 32, 2, 2, 2, 64, 53),
+        seed=26,
+        sequences=150,
+        items=120,
+        text_rows=2,
+        image_rows=2,
+        missing_text=0.1,
+        missing_image=0.1,
+        all_positions=True,
+        options=("log_q", "item_bias"),
+    ),
 }
 
 

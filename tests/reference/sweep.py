@@ -2,9 +2,10 @@
 
 sweep.py --grad PATH_TO_m2se_grad --count N --seed S
 
-Case k of seed S is always the same, whatever N; its line says how to repeat it alone. The same files are broken in
-ways that m2se_grad must refuse (--no-malformed leaves that out). With --self the reference in float32 stands in for
-m2se_grad, which shows how much of the tolerance rounding alone uses up.
+The first cases are large ones, where the C core divides its work in every way that it has. Case k of seed S is always
+the same, whatever N; its line says how to repeat it alone. Without --count there are few, or with M2SED_LONG=1 many.
+The same files are broken in ways that m2se_grad must refuse (--no-malformed leaves that out). With --self the reference
+in float32 stands in for m2se_grad, which shows how much of the tolerance rounding alone uses up.
 """
 
 import argparse
@@ -26,10 +27,36 @@ import m2se_torch
 import tensorfile
 
 SECONDS_MAX = 120
+COUNT, COUNT_LONG = 60, 600
+# Several tiles of positions, anchors and sequences in every shard, several blocks of items, and lengths that fill no tile.
+LARGE = (
+    cases.Case(
+        m2se_torch.Config(64, 16, 64, 4, 2, 2, 256, 53),
+        seed=41,
+        sequences=170,
+        items=200,
+        lengths="full",
+        all_positions=True,
+        options=("log_q", "item_bias"),
+    ),
+    cases.Case(
+        m2se_torch.Config(96, 8, 32, 3, 1, 4, 64, 67, lam=1.0),
+        seed=42,
+        sequences=300,
+        items=250,
+        targets="few",
+        missing_text=0.2,
+        missing_image=0.2,
+        bare_items=1,
+        options=("log_q", "item_bias", "residual_text", "residual_image"),
+    ),
+)
 
 
 def draw_case(seed, number):
-    """Each property on its own die, so that all pairs of them meet sooner or later."""
+    """Beyond the large ones: each property on its own die, so that all pairs of them meet sooner or later."""
+    if number < len(LARGE):
+        return LARGE[number]
     dice = random.Random(1000003 * seed + number)
     heads = dice.choice((1, 2, 3, 4))
     widths = [h for h in (8, 24, 32, 48, 60, 64, 96) if h % heads == 0]
@@ -185,7 +212,7 @@ def main():
     chosen = parser.add_mutually_exclusive_group(required=True)
     chosen.add_argument("--grad", metavar="PATH", help="m2se_grad")
     chosen.add_argument("--self", action="store_true", help="the reference in float32 instead")
-    parser.add_argument("--count", type=int, default=40)
+    parser.add_argument("--count", type=int, default=COUNT_LONG if os.environ.get("M2SED_LONG") == "1" else COUNT)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", type=int, metavar="K", help="case K alone, with its whole table")
     parser.add_argument("--no-malformed", action="store_true")
