@@ -119,7 +119,9 @@
   X(features, words, TEXT, "", 0, 400, "", RESERVED, "File of the words that describe images.") \
   X(features, words_per_image, COUNT, "15", 1, 256, "", RESERVED, "Words for each image.") \
   X(features, image_root, TEXT, "", 0, 400, "", RESERVED, "Folder under which image paths are looked up.") \
-  X(http, listen, TEXT, "127.0.0.1:9464", 0, 128, "", RESERVED, "Address of the HTTP server.") \
+  X(http, listen, TEXT, "127.0.0.1:9464", 0, 128, "", 0, \
+    "Address of the HTTP server: HOST:PORT, :PORT for all addresses, empty for none. It asks nobody who " \
+    "they are.") \
   X(log, level, CHOICE, "info", 0, 0, "debug|info|warn|error", 0, "Least level that is logged.") \
   X(log, format, CHOICE, "logfmt", 0, 0, "logfmt|json", 0, "One line an event on stderr, in this form.")
 /* clang-format on */

@@ -143,6 +143,7 @@ static void on_second(uv_timer_t *timer) {
     if (loop->status)
       m2sed_status_publish(loop);
   }
+  m2sed_loop_http_second(loop);
 }
 
 static void on_signal(uv_signal_t *signal, int number) {
@@ -194,6 +195,7 @@ static void close_handle(uv_handle_t *handle, void *arg) {
 }
 
 void m2sed_loop_end(struct m2sed_loop *loop) {
+  m2sed_loop_http_stop(loop);
   /* Kafka and Redis have gone before, so that all handles left are ours. */
   uv_walk(&loop->handles->uv, close_handle, NULL);
 }

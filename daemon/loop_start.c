@@ -354,6 +354,8 @@ int m2sed_loop_start(struct m2sed_loop *loop, struct m2se_error *error) {
     code = load_checkpoint(loop, error);
   if (!code && (m2sed_checkpointer_new(loop) || m2sed_status_new(loop)))
     code = m2se_error_set(error, M2SE_ENOMEM, "the loop");
+  if (!code)
+    code = m2sed_loop_http_new(loop, error);
   if (!code && loop->feature_dim)
     code = m2sed_loop_make_engine(loop, error);
   if (!code)
@@ -379,6 +381,7 @@ void m2sed_loop_free_parts(struct m2sed_loop *loop) {
   m2sed_checkpoint_state_free(loop->restored);
   m2sed_letters_free(loop);
   m2sed_sweep_free(loop);
+  m2sed_loop_http_free(loop);
   m2sed_status_free(loop);
   m2sed_catalogue_free(loop->catalogue);
   m2sed_positions_free(loop->positions);

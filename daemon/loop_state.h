@@ -137,6 +137,7 @@ struct m2sed_loop {
   struct m2sed_letters *letters;
   struct m2sed_checkpointer *checkpointer;
   struct m2sed_status_state *status;
+  struct m2sed_loop_http *http; /* NULL: none */
 
   /* Numbers. */
   struct m2sed_counts counts;
@@ -226,5 +227,15 @@ void m2sed_status_count_user(struct m2sed_loop *loop,
                              uint64_t user_hash);                 /* for the estimate of active users */
 void m2sed_status_count_turn(struct m2sed_loop *loop, double ms); /* how long one turn took */
 void m2sed_status_publish(struct m2sed_loop *loop);
+/* The one published last, and how many there were; NULL and 0 before the first. Good until the next. */
+const struct m2se_status *m2sed_status_newest(const struct m2sed_loop *loop, uint64_t *number);
+
+/* ---- loop_http.c ---- */
+/* Listens on http.listen; does nothing if that is empty. An address in use is tried again: the daemon does
+ * its work without HTTP. M2SE_EINVAL, M2SE_EIO: no address. */
+int m2sed_loop_http_new(struct m2sed_loop *loop, struct m2se_error *error);
+void m2sed_loop_http_second(struct m2sed_loop *loop); /* once a second */
+void m2sed_loop_http_stop(struct m2sed_loop *loop);   /* before the handles of the loop are closed */
+void m2sed_loop_http_free(struct m2sed_loop *loop);
 
 #endif

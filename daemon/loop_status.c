@@ -21,6 +21,8 @@ struct m2sed_status_state {
   struct m2se_status_refusals refused[M2SE_RULE_COUNT_OF_ALL];
   const char *reasons[M2SED_STATUS_REASONS];
   struct m2se_redis_status redis;
+  uint64_t published;
+  struct m2se_status newest; /* points into this struct and into the loop */
 };
 
 int m2sed_status_new(struct m2sed_loop *loop) {
@@ -325,5 +327,12 @@ void m2sed_status_publish(struct m2sed_loop *loop) {
   m2sed_checkpointer_status(loop, &status.checkpoint);
   status.reason_count = find_reasons(loop, &status, loop->status->reasons);
   status.reasons = loop->status->reasons;
+  loop->status->newest = status;
+  loop->status->published++;
   send_status(loop, &status);
+}
+
+const struct m2se_status *m2sed_status_newest(const struct m2sed_loop *loop, uint64_t *number) {
+  *number = loop->status ? loop->status->published : 0;
+  return *number ? &loop->status->newest : NULL;
 }

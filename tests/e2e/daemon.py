@@ -14,6 +14,7 @@ SETTINGS = {
     "train": {"batch": 64, "replay_ratio": 1, "threads": 2},
     "serve": {"epoch_steps": 40},
     "checkpoint": {"every_seconds": 1, "keep": 5},
+    "http": {"listen": "127.0.0.1:0"},
     "log": {"level": "debug"},
 }
 

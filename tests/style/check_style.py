@@ -28,6 +28,7 @@ DOORS = {
     "*.pb-c.h": ["ingest/codec*.c", "tests/*"],
     "cblas.h": ["model/network/blas.c"],
     "yaml.h": ["daemon/config_yaml.c"],
+    "microhttpd.h": ["daemon/http.c"],
     "jansson.h": ["model/files/json.c"],
     "unistr.h": ["model/files/utf8.c"],
     "uv.h": ["ingest/*.c", "daemon/*.c", "tests/*"],
