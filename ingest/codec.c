@@ -66,16 +66,18 @@ static int open_frame(struct m2se_payload *payload, struct m2se_refusal *refusal
   payload->size -= header_size;
   if (starts_as_json(payload))
     return 0;
-  size_t step = varint_size(payload->data, payload->size);
-  uint32_t count = step == 1 ? payload->data[0] >> 1 : UINT32_MAX;
-  if (step != 1 || payload->data[0] & 1 || count > 16)
-    return m2se_refuse(refusal, M2SE_RULE_FORMAT, "a Confluent frame with a broken message index");
-  for (uint32_t i = 0; i <= count; i++) {
-    payload->data += step;
-    payload->size -= step;
-    if (i < count && (step = varint_size(payload->data, payload->size)) == 0)
-      return m2se_refuse(refusal, M2SE_RULE_FORMAT, "a Confluent frame with a broken message index");
+  uint8_t count = payload->data[0];
+  bool good = count < 0x80 && count % 2 == 0; // zigzag: even numbers are not negative
+  size_t list_size = 1;
+  for (int i = 0; good && i < count / 2; i++) {
+    size_t step = varint_size(payload->data + list_size, payload->size - list_size);
+    list_size += step;
+    good = step > 0;
   }
+  if (!good)
+    return m2se_refuse(refusal, M2SE_RULE_FORMAT, "a Confluent frame with a broken message index");
+  payload->data += list_size;
+  payload->size -= list_size;
   return 0;
 }
 

@@ -135,7 +135,7 @@ static void test_fields_of_protobuf(void **state) {
       {"\x18\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x01", 12, M2SE_RULE_FORMAT, "broken at byte 13"},
       {"\x00\x01", 2, M2SE_RULE_FORMAT, "broken at byte 13"},                 // field 0
       {"\xA3\x06\xA4\x06", 4, M2SE_RULE_FORMAT, "broken at byte 13"},         // a group
-      {"\xFF\xFF\xFF\xFF\x7F\x01", 6, M2SE_RULE_FORMAT, "broken at byte 13"}, // a field number over 2^29
+      {"\xF8\xFF\xFF\xFF\x7F\x01", 6, M2SE_RULE_FORMAT, "broken at byte 13"}, // a field number over 2^29
       {"\xA0", 1, M2SE_RULE_FORMAT, "broken at byte 13"},
       {"\xA1\x06\x01\x02", 4, M2SE_RULE_FORMAT, "broken at byte 13"},
   };
@@ -252,7 +252,7 @@ static void test_frame(void **state) {
       {"\0\0\0\0\x07", 5, M2SE_RULE_FORMAT, "a Confluent frame of only 5 bytes"},
       {"\0\0\0\0\x07\0", 6, M2SE_RULE_ID, "user_id: missing"},
       {"\0\0\0\0\x07\x01\x02", 7, M2SE_RULE_FORMAT, "a broken message index"}, // a negative count
-      {"\0\0\0\0\x07\x22\x02", 7, M2SE_RULE_FORMAT, "a broken message index"}, // 17 of them
+      {"\0\0\0\0\x07\x22\x02", 7, M2SE_RULE_FORMAT, "a broken message index"}, // one of 17
       {"\0\0\0\0\x07\x04\x02", 7, M2SE_RULE_FORMAT, "a broken message index"}, // one of two
       {"\0\0\0\0\x07\x02\x80", 7, M2SE_RULE_FORMAT, "a broken message index"},
       {"\0\0\0\0\x07\x02\x80\x80\x80\x80\x80\x01", 12, M2SE_RULE_FORMAT, "a broken message index"},
@@ -261,6 +261,10 @@ static void test_frame(void **state) {
       {"\0\0\0\0\x07{\"user_id\"}", 16, M2SE_RULE_FORMAT, "line 1"},
       {"\0\0\0\0\x07\n{\"user_id\"}", 17, M2SE_RULE_FORMAT, "line 2"},
   };
+  uint8_t many[5 + 1 + 64 + sizeof packed] = {0, 0, 0, 0, 7, 0x80}; // as if 64 indexes followed
+  memset(many + 6, 2, 64);
+  memcpy(many + 70, packed, size);
+  refuse(many, 70 + size, M2SE_RULE_FORMAT, "a broken message index");
   for (size_t i = 0; i < sizeof broken / sizeof broken[0]; i++)
     refuse(broken[i].bytes, broken[i].size, broken[i].rule, broken[i].why);
 }
