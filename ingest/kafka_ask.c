@@ -28,21 +28,21 @@ static int ask_all(rd_kafka_t *handle, const char *topic, struct m2se_kafka_aske
   for (uint32_t i = 0; i < count; i++)
     rd_kafka_topic_partition_list_add(list, topic, asked[i].partition)->offset = time;
   int code = rd_kafka_offsets_for_times(handle, list, timeout_ms);
-  for (uint32_t i = 0; i < count; i++) {
-    int64_t offset = list->elems[i].offset;
-    asked[i].code = code ? code : list->elems[i].err;
+  for (uint32_t i = 0; i < count && !code; i++) {
+    int64_t offset = list->elems[i].offset, high = asked[i].high;
+    code = list->elems[i].err;
     if (which == LOW)
       asked[i].low = offset;
     else if (which == HIGH)
       asked[i].high = offset;
     else
-      asked[i].by_time = offset >= 0 ? offset : asked[i].high;
-    code = asked[i].code;
+      asked[i].by_time = offset >= 0 && offset < high ? offset : high;
   }
   rd_kafka_topic_partition_list_destroy(list);
   return code;
 }
 
+/* All or none. */
 static int ask_ranges(rd_kafka_t *handle, const char *topic, struct m2se_kafka_asked *asked, uint32_t count,
                       int64_t since_ms, int timeout_ms) {
   int code = ask_all(handle, topic, asked, count, LOW, RD_KAFKA_OFFSET_BEGINNING, timeout_ms);
@@ -50,6 +50,8 @@ static int ask_ranges(rd_kafka_t *handle, const char *topic, struct m2se_kafka_a
     code = ask_all(handle, topic, asked, count, HIGH, RD_KAFKA_OFFSET_END, timeout_ms);
   if (!code && since_ms >= 0)
     code = ask_all(handle, topic, asked, count, BY_TIME, since_ms, timeout_ms);
+  for (uint32_t i = 0; i < count; i++)
+    asked[i].code = code;
   return code;
 }
 

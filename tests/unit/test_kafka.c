@@ -312,6 +312,23 @@ static void test_close_without_brokers(void **state) {
   m2se_kafka_mock_free(mock);
 }
 
+static void test_close_at_once(void **state) {
+  (void)state;
+  struct m2se_kafka_mock *mock = rig_mock("items", 1);
+  m2se_kafka_mock_set_up(mock, false);
+  struct rig_client *client = rig_open(m2se_kafka_mock_brokers(mock), NULL, "items");
+  const struct m2se_kafka_message message = {.topic = "items", .partition = 0, .value = "v", .value_size = 1};
+  assert_int_equal(rig_send(client, &message), 0);
+  rig_run_ms(client, 100); /* the helper waits for an answer now, for two seconds */
+  int64_t begin_ms = rig_now_ms();
+  m2se_kafka_close(client->kafka, 1);
+  RIG_UNTIL(client, NULL, m2se_kafka_closed(client->kafka));
+  assert_in_range(rig_now_ms() - begin_ms, 0, 1000);
+  assert_int_equal(client->failed, 1);
+  rig_close(client); /* threads of librdkafka are left behind; they must not call it any more */
+  m2se_kafka_mock_free(mock);
+}
+
 static void test_free_without_close(void **state) {
   (void)state;
   m2se_kafka_free(NULL);
@@ -422,6 +439,7 @@ int main(void) {
       cmocka_unit_test(test_brokers_that_come_late),
       cmocka_unit_test(test_close_without_brokers),
       cmocka_unit_test(test_free_without_close),
+      cmocka_unit_test(test_close_at_once),
       cmocka_unit_test(test_ends),
       cmocka_unit_test(test_settings),
   };
