@@ -12,9 +12,9 @@ struct source {
   int code; /* sticky */
 };
 
-static void fail(struct source *source, enum m2se_rule rule, const char *text) {
+static void fail(struct source *source, const char *text) {
   if (!source->code)
-    source->code = m2se_refuse(source->refusal, rule, "%s", text);
+    source->code = m2se_refuse(source->refusal, M2SE_RULE_FORMAT, "%s", text);
 }
 
 /* The member of that name in either spelling, or NULL. */
@@ -41,7 +41,7 @@ static const char *text_of(struct source *source, const struct m2se_json *value,
   const char *text = NULL;
   struct m2se_error error;
   if (value && !source->code && m2se_json_as_string(value, name, &text, length, &error))
-    fail(source, M2SE_RULE_FORMAT, error.text);
+    fail(source, error.text);
   return source->code ? NULL : text;
 }
 
@@ -111,13 +111,13 @@ static struct m2se_raw_rows get_rows(struct source *source, const struct m2se_js
   if (!value || source->code)
     return rows;
   if (m2se_json_as_object(value, name, &error)) {
-    fail(source, M2SE_RULE_FORMAT, error.text);
+    fail(source, error.text);
     return rows;
   }
   const struct m2se_json *dim = member(source, value, "dim");
   uint64_t number = 0;
   if (dim && m2se_json_as_uint64(dim, "dim", &number, &error))
-    fail(source, M2SE_RULE_FORMAT, error.text);
+    fail(source, error.text);
   rows.dim = number > UINT32_MAX ? UINT32_MAX : (uint32_t)number; // out of range either way
   rows.data = get_bytes(source, value, "data");
   return rows;
@@ -130,7 +130,7 @@ static size_t get_array(struct source *source, const struct m2se_json *object, c
   struct m2se_error error;
   *array = member(source, object, name);
   if (*array && m2se_json_as_array(*array, name, &size, &error))
-    fail(source, M2SE_RULE_FORMAT, error.text);
+    fail(source, error.text);
   return source->code ? 0 : size;
 }
 
@@ -146,7 +146,7 @@ int m2se_interaction_from_json(struct m2se_interaction *interaction, struct m2se
   const struct m2se_json *time = member(&source, json, "event_time_ms");
   struct m2se_error error;
   if (time && m2se_json_as_int64(time, "event_time_ms", &interaction->event_time_ms, &error))
-    fail(&source, M2SE_RULE_FORMAT, error.text);
+    fail(&source, error.text);
   return source.code;
 }
 
@@ -165,7 +165,7 @@ int m2se_item_from_json(struct m2se_item *item, struct m2se_raw_rows *text_rows,
     const struct m2se_json *image = m2se_json_at(image_array, i);
     struct m2se_error error;
     if (m2se_json_as_object(image, "images", &error))
-      fail(&source, M2SE_RULE_FORMAT, error.text);
+      fail(&source, error.text);
     images[i] =
         (struct m2se_image_source){get_bytes(&source, image, "data"), get_string(&source, image, "path")};
   }
