@@ -39,9 +39,8 @@ class Daemon:
             "redis": {"uri": f"redis://127.0.0.1:{redis.port}/{database}"},
         }
         self.configure({"checkpoint": {"dir": str(self.checkpoints)}, **(settings or {})})
-        command = [BIN / "m2sed", "--config", self.config]
-        self.process = Process(command, folder / "m2sed.log")
-        self.command = [str(word) for word in command]
+        self.command = [str(BIN / "m2sed"), "--config", str(self.config)]
+        self.process = Process(self.command, folder / "m2sed.log")
 
     def configure(self, settings):
         for section, values in settings.items():

@@ -28,6 +28,7 @@ def check_end(world, daemon, how):
 def killed(world, daemon, database):
     with timed("until kill -9"):
         process = begin(world, daemon, database)
+        wait_until(daemon.generations, 60, "a checkpoint")
         wait_until(lambda: int(daemon.manifest()["trained_events"]) > 0, 60, "a checkpoint with events")
         process.kill()
     assert process.popen.returncode == -signal.SIGKILL

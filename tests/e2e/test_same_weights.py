@@ -5,7 +5,7 @@ from checks import check_all
 from harness import safetensors
 from world import timed, world
 
-EVENTS = 5_000
+EVENTS = 3_500
 # Slow enough to be interrupted; all daemons alike, since a mini-batch's make-up decides about the weights.
 SETTINGS = {"train": {"replay_ratio": 7, "batch": 128}}
 INTERRUPTIONS = (lives.killed, lives.terminated)

@@ -14,9 +14,8 @@ class Weights:
         self.model = folder / "model.safetensors"
         _, self.metadata = safetensors.load(self.model)
         self.optimizer, _ = safetensors.load(folder / "optimizer.safetensors")
-        state, self.state_metadata = safetensors.load(folder / "state.safetensors")
-        self.state = state
-        ends, ids = state["items.id_ptr"][1], state["items.id"][1].tobytes()
+        self.state, _ = safetensors.load(folder / "state.safetensors")
+        ends, ids = self.state["items.id_ptr"][1], self.state["items.id"][1].tobytes()
         self.slots = {ids[ends[i] : ends[i + 1]].decode(): i for i in range(len(ends) - 1)}
         self.width = int(self.metadata["h"])
         self.dim = int(self.metadata["d"])
