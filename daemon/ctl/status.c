@@ -125,38 +125,43 @@ static int draw(struct watch *watch) {
   return m2sed_ctl_show(&watch->screen);
 }
 
-static int show_second(struct watch *watch, const struct fetch *fetch, const struct m2se_error *trouble,
-                       bool terminal) {
-  const struct m2sed_config *config = &watch->ctl->config;
+/* Why there is no status this second; to programs on standard error, since it is no JSON. */
+static int show_trouble(struct watch *watch, const struct fetch *fetch, const struct m2se_error *trouble,
+                        bool terminal) {
+  struct m2sed_text why = {0};
+  int status = 0;
+  if (trouble->code)
+    m2sed_text_add(&why, "%s", trouble->text);
+  else
+    add_nothing(&why, &watch->ctl->config, fetch);
+  if (m2sed_ctl_has(watch->ctl, M2SED_CTL_JSON)) {
+    m2sed_ctl_fail(0, "%s", why.data);
+  } else if (terminal) {
+    m2sed_text_add_bytes(&watch->text, why.data, why.size);
+    status = draw(watch);
+  } else {
+    m2sed_text_add_time(&watch->text, m2sed_ctl_wall_ms());
+    m2sed_text_add(&watch->text, " %s\n", why.data);
+    status = m2sed_ctl_show(&watch->text);
+  }
+  m2sed_text_free(&why);
+  return status;
+}
+
+static int show_second(struct watch *watch, const struct fetch *fetch, bool terminal) {
   const struct m2sed_status_view view = {.status = &fetch->status,
                                          .now_ms = m2sed_ctl_wall_ms(),
-                                         .exclude_seen = config->serve_exclude_seen,
+                                         .exclude_seen = watch->ctl->config.serve_exclude_seen,
                                          .history = terminal ? &watch->history : NULL};
-  if (trouble->code || fetch->state != GOOD) {
-    if (!terminal) {
-      m2sed_text_add_time(&watch->text, view.now_ms);
-      m2sed_text_add(&watch->text, " ");
-    }
-    if (trouble->code)
-      m2sed_text_add(&watch->text, "%s", trouble->text);
-    else
-      add_nothing(&watch->text, config, fetch);
-  } else {
-    m2sed_status_remember(&watch->history, &fetch->status);
-    if (m2sed_ctl_has(watch->ctl, M2SED_CTL_JSON))
-      return show_json(fetch, 0);
-    if (terminal)
-      m2sed_status_add_panel(&watch->text, &view);
-    else
-      m2sed_status_add_line(&watch->text, &view);
-  }
-  m2sed_text_add(&watch->text, terminal ? "" : "\n");
-  if (terminal)
+  m2sed_status_remember(&watch->history, &fetch->status);
+  if (m2sed_ctl_has(watch->ctl, M2SED_CTL_JSON))
+    return show_json(fetch, 0);
+  if (terminal) {
+    m2sed_status_add_panel(&watch->text, &view);
     return draw(watch);
-  if (m2sed_ctl_has(watch->ctl, M2SED_CTL_JSON)) { /* no status: nothing that a program could read */
-    m2sed_text_clear(&watch->text);
-    return 0;
   }
+  m2sed_status_add_line(&watch->text, &view);
+  m2sed_text_add(&watch->text, "\n");
   return m2sed_ctl_show(&watch->text);
 }
 
@@ -173,7 +178,8 @@ static int watch_status(const struct m2sed_ctl *ctl, struct m2sed_ask *ask, stru
       m2sed_ask_wait(ask, &trouble);
     if (m2sed_ctl_interrupted())
       break;
-    status = show_second(&watch, fetch, &trouble, terminal);
+    bool good = !trouble.code && fetch->state == GOOD;
+    status = good ? show_second(&watch, fetch, terminal) : show_trouble(&watch, fetch, &trouble, terminal);
     uint64_t now_ns = m2sed_ctl_monotonic_ns();
     due_ns += 1000000000;
     due_ns = due_ns > now_ns ? due_ns : now_ns;
