@@ -55,6 +55,7 @@ static int make_server(struct m2sed_loop *loop, const struct m2se_config *model,
   const struct m2sed_serve_settings settings = {.popularity_weight = c->serve_popularity_weight,
                                                 .popularity_prior = c->serve_popularity_kappa,
                                                 .evaluate = c->serve_evaluate,
+                                                .recommend = c->http_listen[0] != '\0',
                                                 .items_max = (uint32_t)c->model_items_max,
                                                 .ring_capacity = M2SED_SERVER_RING,
                                                 .first_epoch = 1};
@@ -178,6 +179,9 @@ static void take_served(struct m2sed_loop *loop, const struct m2sed_served_messa
     break;
   case M2SED_SERVED_EPOCH:
     m2sed_loop_epoch_served(loop, message);
+    break;
+  case M2SED_SERVED_RECOMMEND:
+    m2sed_loop_recommended(message->ranking);
     break;
   case M2SED_SERVED_STOPPED:
     loop->server_stopped = true;

@@ -102,6 +102,8 @@ static void on_request(void *context, const struct m2sed_http_request *request,
     answer_protobuf(loop, status, exchange);
   else if (request->path == M2SED_HTTP_STATUS)
     answer_json(loop->http, status, number, exchange);
+  else if (request->path == M2SED_HTTP_RECOMMEND)
+    m2sed_loop_recommend(loop, request, exchange);
   else
     m2sed_http_answer_text(exchange, 404, "not here\n");
 }
@@ -127,7 +129,7 @@ int m2sed_loop_http_new(struct m2sed_loop *loop, struct m2se_error *error) {
   if (!loop->config->http_listen[0])
     return 0;
   loop->http = calloc(1, sizeof *loop->http);
-  if (!loop->http)
+  if (!loop->http || m2sed_recommendations_new(loop))
     return m2se_error_set(error, M2SE_ENOMEM, "the HTTP server");
   const struct m2sed_http_settings settings = {
       .listen = loop->config->http_listen, .handler = on_request, .worked = on_worked, .context = loop};
@@ -141,13 +143,16 @@ void m2sed_loop_http_second(struct m2sed_loop *loop) {
   struct m2sed_loop_http *http = loop->http;
   if (!http || loop->phase == M2SED_PHASE_CLOSED)
     return;
+  m2sed_recommendations_expire(loop, false);
   if (!http->listening && ++http->seconds >= TRY_AGAIN_SECONDS)
     listen_now(loop);
 }
 
 void m2sed_loop_http_stop(struct m2sed_loop *loop) {
-  if (loop->http && loop->http->server)
-    m2sed_http_stop(loop->http->server);
+  if (!loop->http || !loop->http->server)
+    return;
+  m2sed_recommendations_expire(loop, true);
+  m2sed_http_stop(loop->http->server);
 }
 
 void m2sed_loop_http_free(struct m2sed_loop *loop) {
@@ -155,6 +160,7 @@ void m2sed_loop_http_free(struct m2sed_loop *loop) {
   if (!http)
     return;
   m2sed_http_free(http->server);
+  m2sed_recommendations_free(loop);
   m2sed_text_free(&http->metrics);
   free(http->json);
   free(http);

@@ -137,7 +137,8 @@ struct m2sed_loop {
   struct m2sed_letters *letters;
   struct m2sed_checkpointer *checkpointer;
   struct m2sed_status_state *status;
-  struct m2sed_loop_http *http; /* NULL: none */
+  struct m2sed_loop_http *http;                 /* NULL: none */
+  struct m2sed_recommendation *recommendations; /* [M2SED_RANKINGS_MAX]; with http only */
 
   /* Numbers. */
   struct m2sed_counts counts;
@@ -237,5 +238,16 @@ int m2sed_loop_http_new(struct m2sed_loop *loop, struct m2se_error *error);
 void m2sed_loop_http_second(struct m2sed_loop *loop); /* once a second */
 void m2sed_loop_http_stop(struct m2sed_loop *loop);   /* before the handles of the loop are closed */
 void m2sed_loop_http_free(struct m2sed_loop *loop);
+
+/* ---- loop_recommend.c, behind loop_http.c ---- */
+struct m2sed_http_request;
+struct m2sed_http_exchange;
+int m2sed_recommendations_new(struct m2sed_loop *loop);
+void m2sed_recommendations_free(struct m2sed_loop *loop);
+void m2sed_loop_recommend(struct m2sed_loop *loop, const struct m2sed_http_request *request,
+                          struct m2sed_http_exchange *exchange);
+void m2sed_loop_recommended(struct m2sed_ranking *ranking); /* the server has answered */
+/* Those that wait for too long, or all, are told so. */
+void m2sed_recommendations_expire(struct m2sed_loop *loop, bool all);
 
 #endif

@@ -77,10 +77,24 @@ struct m2sed_trained_message {
 };
 
 /* ---- loop -> server ---- */
+/* The best items for a user: the question of M2SED_SERVE_RECOMMEND and its answer. Lent to the server until
+ * M2SED_SERVED_RECOMMEND brings it back, or the server has ended. At most M2SED_RANKINGS_MAX at a time. */
+enum { M2SED_RANKINGS_MAX = 64, M2SED_RANKING_MAX = 100, M2SED_SEEN_MAX = 512 };
+struct m2sed_ranking {
+  uint32_t wanted; /* 1..M2SED_RANKING_MAX */
+  uint32_t sequence_count, seen_count;
+  uint32_t sequence[M2SED_CONTEXT_MAX]; /* newest L, slots, oldest first */
+  uint32_t seen[M2SED_SEEN_MAX];        /* slots that are left out */
+  uint64_t epoch, step;                 /* of the weights; 0: there is no epoch yet */
+  uint32_t count;                       /* 0: or no item of the sequence has features */
+  uint32_t slots[M2SED_RANKING_MAX];    /* best first */
+  float scores[M2SED_RANKING_MAX];
+};
 enum m2sed_serve_kind {
   M2SED_SERVE_USER, /* encode a user */
   M2SED_SERVE_ITEM, /* item record, as for the trainer; featurised ones are encoded with the current epoch */
   M2SED_SERVE_EPOCH_DONE, /* all vectors of `epoch` are written: users are encoded with it from here on */
+  M2SED_SERVE_RECOMMEND,  /* fill in `ranking` */
   M2SED_SERVE_STOP
 };
 struct m2sed_serve_message {
@@ -93,6 +107,7 @@ struct m2sed_serve_message {
   uint32_t sequence[M2SED_CONTEXT_MAX]; /* newest L including the event, slots, oldest first */
   uint32_t context[M2SED_CONTEXT_MAX];  /* newest L strictly before it */
   struct m2sed_item_record *record;
+  struct m2sed_ranking *ranking;
 };
 
 /* ---- server -> loop ---- */
@@ -100,6 +115,7 @@ enum m2sed_served_kind {
   M2SED_SERVED_USER,  /* vector of a user (count 1), or count 0: no item of the sequence has features yet */
   M2SED_SERVED_ITEMS, /* a block of item vectors of `epoch` */
   M2SED_SERVED_EPOCH, /* all blocks of `epoch` have been sent */
+  M2SED_SERVED_RECOMMEND, /* `ranking` has its answer; in the order of the questions */
   M2SED_SERVED_STOPPED
 };
 enum { M2SED_SERVED_BLOCK = 8192 }; /* floats of a message */
@@ -115,6 +131,7 @@ struct m2sed_served_message {
   uint32_t slots[M2SED_SERVED_BLOCK / 64];
   float vectors[M2SED_SERVED_BLOCK];
   struct m2sed_prequential prequential; /* with M2SED_SERVED_USER */
+  struct m2sed_ranking *ranking;
 };
 
 #endif

@@ -9,6 +9,7 @@
 
 #include "daemon/batcher.h"
 #include "daemon/evaluate.h"
+#include "daemon/server_recommend.h"
 #include "daemon/server_tables.h"
 
 enum { USERS = M2SED_JUDGED_MAX, OUTPUT_CAPACITY = 128 };
@@ -28,6 +29,7 @@ struct m2sed_server {
   struct m2sed_table *current, *next; /* the two tables; one without a copy is not in use */
   uint64_t next_epoch;
   struct m2sed_evaluation *evaluation; /* NULL: off */
+  struct m2sed_recommender recommender;
   bool stopping;
 
   /* A batch of users. */
@@ -256,6 +258,21 @@ static void serve_users(struct m2sed_server *server) {
   }
 }
 
+/* ---- recommendations ---- */
+
+static bool work_on_recommendations(struct m2sed_server *server) {
+  struct m2sed_ranking *done;
+  bool worked = m2sed_recommender_work(&server->recommender, server->current, &server->view, &done);
+  if (done != NULL) {
+    struct m2sed_served_message *answer = claim_answer(server);
+    answer->kind = M2SED_SERVED_RECOMMEND;
+    answer->count = 0;
+    answer->ranking = done;
+    m2sed_ring_publish(server->output);
+  }
+  return worked;
+}
+
 /* ---- the thread ---- */
 
 static bool work_on_input(struct m2sed_server *server) {
@@ -273,6 +290,9 @@ static bool work_on_input(struct m2sed_server *server) {
   case M2SED_SERVE_EPOCH_DONE:
     finish_epoch(server, message->epoch);
     break;
+  case M2SED_SERVE_RECOMMEND:
+    m2sed_recommender_add(&server->recommender, message->ranking);
+    break;
   case M2SED_SERVE_STOP:
     server->stopping = true;
     break;
@@ -281,11 +301,16 @@ static bool work_on_input(struct m2sed_server *server) {
   return true;
 }
 
-/* At most one batch of users and one block of items, so that neither keeps the other waiting for long. */
+/* At most one batch of users, one block of items and one slice of a recommendation, so that none keeps the
+ * others waiting for long. */
 static bool work(struct m2sed_server *server) {
   bool began = begin_epoch(server);
   bool took = work_on_input(server);
-  return (!server->stopping && work_on_items(server)) || took || began;
+  if (server->stopping) {
+    return true;
+  }
+  bool encoded = work_on_items(server), ranked = work_on_recommendations(server);
+  return began || took || encoded || ranked;
 }
 
 static void *server_main(void *arg) {
@@ -329,12 +354,14 @@ static int allocate(struct m2sed_server *server, const struct m2se_config *confi
   view->items_max = settings->items_max;
   view->popularity_weight = settings->popularity_weight;
   view->popularity_prior = settings->popularity_prior;
+  bool ranks = settings->evaluate || settings->recommend;
   view->records = calloc(settings->items_max, sizeof(struct m2sed_item_record *));
   view->block_states = calloc((size_t)view->block * view->state_floats, sizeof(float));
   server->vectors = calloc((size_t)USERS * view->dim, sizeof(float));
   if (view->records == NULL || view->block_states == NULL || server->vectors == NULL ||
-      m2sed_table_init(&server->tables[0], view, settings->evaluate) < 0 ||
-      m2sed_table_init(&server->tables[1], view, settings->evaluate) < 0 ||
+      m2sed_recommender_init(&server->recommender, view->dim) < 0 ||
+      m2sed_table_init(&server->tables[0], view, ranks) < 0 ||
+      m2sed_table_init(&server->tables[1], view, ranks) < 0 ||
       m2sed_ring_new(&server->input, settings->ring_capacity, sizeof(struct m2sed_serve_message)) < 0 ||
       m2sed_ring_new(&server->output, OUTPUT_CAPACITY, sizeof(struct m2sed_served_message)) < 0) {
     return m2se_error_set(error, M2SE_ENOMEM, "serving %u items, %u requests", settings->items_max,
@@ -454,6 +481,7 @@ void m2sed_server_free(struct m2sed_server *server) {
   m2sed_table_deinit(&server->tables[0]);
   m2sed_table_deinit(&server->tables[1]);
   m2sed_evaluation_free(server->evaluation);
+  m2sed_recommender_deinit(&server->recommender);
   m2sed_ring_free(server->input);
   m2sed_ring_free(server->output);
   free(server->vectors);

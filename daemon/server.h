@@ -19,6 +19,7 @@ struct m2sed_serve_settings {
   double popularity_weight; /* serve.popularity_weight: beta, 0 = off */
   double popularity_prior;  /* serve.popularity_prior: kappa > 0 of beta log(kappa + n) */
   bool evaluate;            /* serve.evaluate: memory for the prequential evaluation */
+  bool recommend;           /* M2SED_SERVE_RECOMMEND may come: memory for the items' vectors */
   uint32_t items_max;       /* model.items_max, as the trainer's */
   uint32_t ring_capacity;   /* requests that may wait */
   uint64_t
@@ -48,6 +49,8 @@ uint64_t m2sed_server_evaluations_skipped(const struct m2sed_server *server);
 /* What the answers mean, beyond messages.h:
  * M2SED_SERVED_USER: one for each M2SED_SERVE_USER, in order. epoch and step are those of the vector.
  *   evaluate = true with context_count 0 only counts the target for the popularity baseline.
+ * M2SED_SERVED_RECOMMEND: one for each M2SED_SERVE_RECOMMEND, in order, but for those under way at
+ *   M2SED_SERVE_STOP. All of it is of one epoch.
  * M2SED_SERVED_ITEMS: at most 64 vectors, and at most M2SED_SERVED_BLOCK / dim. Blocks of the current epoch
  * (items that came or changed later) and of the next one interleave, and blocks of the next one may still
  * come after its M2SED_SERVED_EPOCH, for the same reason. M2SED_SERVED_EPOCH: comes once per epoch; answer

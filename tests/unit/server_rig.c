@@ -77,6 +77,10 @@ static void take_message(struct server_rig *rig, const struct m2sed_served_messa
     assert_true(number < EPOCHS && message->epoch == (rig->announced ? rig->announced + 1 : FIRST_EPOCH));
     rig->announced = message->epoch;
     break;
+  case M2SED_SERVED_RECOMMEND:
+    rig->ranked = message->ranking;
+    rig->ranked_count++;
+    break;
   case M2SED_SERVED_STOPPED:
     rig->stopped = true;
     break;

@@ -32,6 +32,8 @@ struct server_rig {
   uint64_t steps[EPOCHS];
   uint64_t announced; /* newest epoch of M2SED_SERVED_EPOCH */
   struct m2sed_prequential sums;
+  struct m2sed_ranking *ranked; /* newest of M2SED_SERVED_RECOMMEND */
+  uint32_t ranked_count;
   bool stopped;
 
   /* The same encoded here. */
