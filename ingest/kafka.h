@@ -175,6 +175,19 @@ struct m2se_kafka_end {
 int m2se_kafka_query_ends(struct m2se_kafka *kafka, const char *topic_name, struct m2se_kafka_end *ends,
                           uint32_t max, int timeout_ms, struct m2se_error *error);
 
+/* ---- Making topics ---- */
+
+struct m2se_kafka_new_topic {
+  const char *name;
+  uint32_t partitions, replication; /* 0: as the broker does by default (Kafka 2.4 or newer) */
+  bool compacted;                   /* the newest record of a key stays for ever */
+};
+/* Blocks, up to timeout_ms and a second: for tools, with a client that only produces. Sets *made to whether
+ * it was this call that made the topic: one that is there is left as it is. M2SE_EINVAL (refused, and why),
+ * M2SE_EIO (no answer; the mock cluster can't do it). */
+int m2se_kafka_create_topic(struct m2se_kafka *kafka, const struct m2se_kafka_new_topic *topic,
+                            int timeout_ms, bool *made, struct m2se_error *error);
+
 /* ---- Writing ---- */
 
 struct m2se_kafka_message {

@@ -9,6 +9,7 @@
  *   kafka_produce.c   messages until their delivery is known
  *   kafka_ask.c       questions that block
  *   kafka_helper.c    the thread that asks them
+ *   kafka_topic.c     making topics
  *
  * The life of a partition: ours (its low and high are asked) -> started (the owner said where; it is put into
  * librdkafka's assignment) -> not ours. From the second it can go back to the question, when its offset is

@@ -36,6 +36,8 @@
   X(LIMIT, "limit", "N", "stop after N lines")                                                               \
   X(NOW, "now", NULL, "event_time_ms is the time of sending, whatever the line says")                        \
   X(PARTITION, "partition", "N", "all into this partition, instead of by the key")                           \
+  X(PARTITIONS, "partitions", "N", "of the interactions (as the broker does by default)")                    \
+  X(REPLICATION, "replication", "N", "copies of each topic (as the broker does by default)")                 \
   X(QUIET, "quiet", NULL, "no progress on standard error")
 
 enum m2sed_ctl_option {
@@ -73,6 +75,7 @@ int m2sed_ctl_checkpoint_verify(struct m2sed_ctl *ctl);
 int m2sed_ctl_checkpoint_now(struct m2sed_ctl *ctl);
 int m2sed_ctl_produce_interactions(struct m2sed_ctl *ctl);
 int m2sed_ctl_produce_items(struct m2sed_ctl *ctl);
+int m2sed_ctl_topics_create(struct m2sed_ctl *ctl);
 
 static inline bool m2sed_ctl_has(const struct m2sed_ctl *ctl, enum m2sed_ctl_option option) {
   return ctl->values[option];

@@ -46,6 +46,10 @@ static const struct m2sed_command commands[] = {
      "Check items and write them to their topic, by item id. Bad lines are told and left out: then the exit "
      "status is 65.",
      m2sed_ctl_produce_items},
+    {"topics create", "", 0, 0, BIT(PARTITIONS) | BIT(REPLICATION) | BIT(JSON), true,
+     "Make the topics that are not there: interactions, items (compacted), what they leave as dead letters, "
+     "and the status.",
+     m2sed_ctl_topics_create},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0], LINE_COLUMNS = 96, HELP_COLUMN = 22 };
 
