@@ -19,9 +19,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs" / "movielens.yaml"
 USERS_SHOWN, FILMS_SHOWN = 3, 6
 
-# Interactions on their way that the embedded Kafka keeps for certain: 5 MiB a partition, then the oldest go.
-WINDOW_EMBEDDED = 10000
-WINDOW_SERVERS = 1000000
+# How far the stream may run ahead of m2sed. The embedded Kafka keeps 5 MiB a partition, then the oldest go: about
+# 40,000 interactions. Less, where a speed is wanted, so that what is shown is fresh if the machine can't keep up.
+AHEAD_MAX, AHEAD_SECONDS = 10000, 3
 # Lines that a killed producer may have delivered in another order, where a topic has several partitions.
 SENT_AGAIN = 5000
 
@@ -102,18 +102,9 @@ class Trial:
 
     # ---- starting ----
 
-    def make_topics(self):
-        """Where the broker makes topics by itself, as most do, asking to write to one is enough."""
-        for topic in ("items", "interactions"):
-            deadline = time.monotonic() + 20
-            while (asked := self.control.run("produce", topic, os.devnull)).returncode == os.EX_NOINPUT:
-                if time.monotonic() > deadline:
-                    raise TrialError(f"the topic for {topic} is not there, please make it: {asked.stderr.strip()}")
-                time.sleep(0.5)
-
     def start(self):
         if not self.embedded:
-            self.make_topics()
+            print(self.control.must("topics", "create"), end="", flush=True)
         options = ["--embedded"] if self.embedded else ["--init-if-empty"]
         brokers = self.state / "brokers"
         brokers.unlink(missing_ok=True)  # of a killed run
@@ -178,8 +169,8 @@ class Trial:
         self.seconds = time.monotonic() - begun
 
     def stream(self, feeder, begun):
-        window = WINDOW_EMBEDDED if self.embedded else WINDOW_SERVERS
         speed = self.options.speed or float("inf")
+        ahead = min(AHEAD_MAX, max(1000, AHEAD_SECONDS * speed))
         allowed, last, looked, said = 0.0, begun, 0.0, begun
         status = self.status()
         ends = [int(partition["end_offset"]) for partition in self.partitions(status)]
@@ -195,9 +186,8 @@ class Trial:
             if self.options.headless and now - said >= self.options.every:
                 said = now
                 print(line_of(status, now - begun, self.first + feeder.sent, self.goal), flush=True)
-            # On an even schedule, but not further ahead of m2sed than its Kafka can hold.
-            limit = window + self.offset(status) - before
-            allowed = min(allowed + speed * (now - last), feeder.sent + speed, limit)
+            limit = ahead + self.offset(status) - before
+            allowed = min(allowed + speed * (now - last), feeder.sent + max(1, speed), limit)
             last = now
             feeder.feed(int(max(allowed, 0)))
             time.sleep(0.03)

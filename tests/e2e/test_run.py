@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 
+from harness.kafka import Broker
 from harness.process import BIN, CACHE, SOURCE, Process, need_program, scratch, skip, wait_until
+from harness.redis import Server
 
 STREAM = 4000
 USERS_COMPARED = 40
@@ -18,9 +20,10 @@ COUNTERS = "trained_events skipped_no_context skipped_no_features skipped_duplic
 class Trial:
     """ops/run on one state folder."""
 
-    def __init__(self, folder, name):
+    def __init__(self, folder, name, servers=()):
         self.state = folder / name
         self.folder, self.runs = folder, 0
+        self.servers = list(servers)  # --brokers and --redis
         self.environment = {
             "M2SED_BIN": str(BIN),
             "M2SED_CACHE": str(CACHE),
@@ -31,7 +34,7 @@ class Trial:
     def start(self, events, speed, *options):
         self.runs += 1
         argv = [SOURCE / "ops" / "run", "--headless", "--every", 0.2, "--state", self.state]
-        argv += ["--events", events, "--speed", speed, *options]
+        argv += ["--events", events, "--speed", speed, *self.servers, *options]
         return Process(argv, self.folder / f"{self.state.name}-{self.runs}.log", env=self.environment).start()
 
     def finish(self, events, speed):
@@ -148,6 +151,24 @@ def test_killed(trial, stream):
     check_complete(trial, stream[:total])
 
 
+def test_servers(folder, stream):
+    """With a real Kafka and Redis: the interactions are in the topic once, whatever was interrupted."""
+    with Broker(folder / "kafka").start() as kafka, Server(folder / "redis").start() as redis:
+        addresses = ["--brokers", kafka.bootstrap, "--redis", f"redis://127.0.0.1:{redis.port}"]
+        trial = Trial(folder, "servers", addresses)
+        run = trial.start(STREAM, 500)
+        wait_sent(run, 700)
+        run.signal(signal.SIGINT)
+        assert run.wait(60) == 130, run.output()
+        with kafka.client() as client:
+            held = client.offset("interactions")
+            assert 0 < held < STREAM, held
+            output = trial.finish(STREAM, 2000)
+            assert f"interactions 1 to {held:,} were there before" in output, output
+            assert client.offset("interactions") == STREAM
+        check_complete(trial, stream[:STREAM])
+
+
 def test_usage(folder):
     """Wrong arguments are told; what belongs to another stream is left alone."""
     for arguments in (["--speed", "-1"], ["--brokers", "localhost:1"], ["--nonsense"]):
@@ -169,6 +190,7 @@ def main():
         test_usage(folder)
         trial = test_interrupted(folder, stream)
         test_killed(trial, stream)
+        test_servers(folder, stream)
     print("ops/run: passed")
 
 
