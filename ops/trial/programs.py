@@ -34,13 +34,15 @@ class Control:
     def json(self, *arguments):
         return json.loads(self.must(*arguments, "--json"))
 
+    def ask(self, *arguments):
+        """None: there is no answer now."""
+        done = self.run(*arguments, "--json")
+        return json.loads(done.stdout) if done.returncode == 0 else None
+
     def status(self, since):
         """The daemon's status if it is from after that Unix time, else None."""
-        done = self.run("status", "--json")
-        if done.returncode != 0:
-            return None
-        status = json.loads(done.stdout)
-        return status if int(status.get("time_ms", 0)) >= since * 1000 else None
+        status = self.ask("status")
+        return status if status and int(status["time_ms"]) >= since * 1000 else None
 
 
 class Daemon:

@@ -221,10 +221,11 @@ class Trial:
         return users
 
     def print_user(self, user):
-        seen = self.control.json("sequence", user)["items"][-FILMS_SHOWN:]
-        found = self.control.json("recommend", user, "-k", str(FILMS_SHOWN))["items"]
+        what = ["sequence", user], ["recommend", user, "-k", str(FILMS_SHOWN)]
+        # A vector may be on its way to the newest epoch.
+        seen, found = (self.wait(lambda words=words: self.control.ask(*words), 20, " ".join(words)) for words in what)
         print(f"\nuser {user}")
-        for head, films in (("saw lately", reversed(seen)), ("recommended", found)):
+        for head, films in (("saw lately", reversed(seen["items"][-FILMS_SHOWN:])), ("recommended", found["items"])):
             for film in films:
                 print(f"  {head:12}{self.titles.get(film['item_id'], film['item_id'])}")
                 head = ""
@@ -357,7 +358,7 @@ def run(options):
     finally:
         in_order = trial.close()
     print(f"state: {state} (weights, sequences, vectors, m2sed.log)")
-    print("the same command goes on from here" if status else "next: --stay keeps m2sed up for questions, --fresh")
+    print("the same command goes on from here" if status else "next: --stay to ask it more, --fresh to begin anew")
     return status if in_order else 1
 
 
