@@ -4,7 +4,7 @@ import stored
 import vectors
 import workload
 from daemon import KEEP, LENGTH
-from harness import protobuf
+from harness import protobuf, safetensors
 from harness.xxh3 import event_digest, xxh3_64
 from world import COUNTERS, TOPIC
 
@@ -188,3 +188,13 @@ def check_partial(world, daemon):
     for name in COUNTERS[1:]:
         assert int(manifest[name]) == prefix.counts[name], name
     return prefix.counts["taken"]
+
+
+def check_same(one, other):
+    """Two daemons have the same weights and moments, bit for bit."""
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        first, second = [safetensors.load(daemon.generations()[-1] / name) for daemon in (one, other)]
+        assert first[1] == second[1], (name, first[1], second[1])
+        assert set(first[0]) == set(second[0])
+        different = [tensor for tensor in first[0] if first[0][tensor] != second[0][tensor]]
+        assert not different, f"{name}: {len(different)} of {len(first[0])} tensors differ: {different[:5]}"

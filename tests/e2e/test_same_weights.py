@@ -1,23 +1,13 @@
 """With one partition, a daemon that was interrupted ends with the same weights as one that was not, bit for bit."""
 
 import lives
-from checks import check_all
-from harness import safetensors
+from checks import check_all, check_same
 from world import timed, world
 
 EVENTS = 3_500
 # Slow enough to be interrupted; all daemons alike, since a mini-batch's make-up decides about the weights.
 SETTINGS = {"train": {"replay_ratio": 7, "batch": 128}}
 INTERRUPTIONS = (lives.killed, lives.terminated)
-
-
-def check_same(one, other):
-    for name in ("model.safetensors", "optimizer.safetensors"):
-        first, second = [safetensors.load(daemon.generations()[-1] / name) for daemon in (one, other)]
-        assert first[1] == second[1], (name, first[1], second[1])
-        assert set(first[0]) == set(second[0])
-        different = [tensor for tensor in first[0] if first[0][tensor] != second[0][tensor]]
-        assert not different, f"{name}: {len(different)} of {len(first[0])} tensors differ: {different[:5]}"
 
 
 def main():
