@@ -1,4 +1,5 @@
 #include "daemon/log.h"
+#include "model/files/utf8.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -30,28 +31,6 @@ static bool put_whole(struct line *line, const char *text, size_t size) {
   return true;
 }
 
-/* Bytes of the UTF-8 character at text, 0 if it is none. */
-static size_t utf8_size(const unsigned char *text, size_t size) {
-  static const struct {
-    unsigned char low, high, second_low, second_high, bytes;
-  } forms[] = {{0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3}, {0xe1, 0xec, 0x80, 0xbf, 3},
-               {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3}, {0xf0, 0xf0, 0x90, 0xbf, 4},
-               {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4}};
-  if (text[0] < 0x80)
-    return 1;
-  for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
-    if (text[0] < forms[i].low || text[0] > forms[i].high)
-      continue;
-    if (size < forms[i].bytes || text[1] < forms[i].second_low || text[1] > forms[i].second_high)
-      return 0;
-    for (size_t k = 2; k < forms[i].bytes; k++)
-      if (text[k] < 0x80 || text[k] > 0xbf)
-        return 0;
-    return forms[i].bytes;
-  }
-  return 0;
-}
-
 /* Between quotes, as JSON has it; logfmt readers take the same escapes. A byte that is no UTF-8 is shown as
  * \u00XX in both: the line stays readable and valid, and says which byte it was. */
 static void put_quoted(struct line *line, const char *text, size_t size) {
@@ -59,7 +38,7 @@ static void put_quoted(struct line *line, const char *text, size_t size) {
   line->size_max--; /* the closing quote always fits */
   while (size) {
     unsigned char c = (unsigned char)*text;
-    size_t length = utf8_size((const unsigned char *)text, size);
+    size_t length = m2se_utf8_next(text, size);
     char escape[8];
     bool fits;
     /* U+0080..009F are control characters too, and a terminal may obey them. */
