@@ -1,11 +1,12 @@
 #include "daemon/log.h"
-#include "model/files/utf8.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "model/files/utf8.h"
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
 
