@@ -1,6 +1,7 @@
 """kill -9 again and again, at random moments of a daemon that has work: loading, reading, learning, writing a
 checkpoint. What it leaves in the end is that of a daemon that nobody disturbed; with one partition the same weights,
-bit for bit. M2SED_LONG=1: ten times as many; M2SED_SEED repeats a run's moments as far as time can be repeated."""
+bit for bit. M2SED_LONG=1: ten times as many; M2SED_SEED repeats a run's moments as far as time can be repeated.
+"""
 
 import os
 import random
@@ -83,7 +84,9 @@ def run(partitions, seed):
         with timed("killed again and again"):
             while lives.kills < KILLS:
                 lives.live_to_the_end()
-        print(f"{partitions} partitions: {lives.kills} kills, {lives.in_checkpoint} near a checkpoint,", end=" ")
+        print(
+            f"{partitions} partitions: {lives.kills} kills, {lives.in_checkpoint} near a checkpoint,", end=" "
+        )
         print(f"{lives.daemons} daemons that came to their end")
 
 
