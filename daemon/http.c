@@ -13,7 +13,7 @@
 #include <unistd.h>
 #include <uv.h>
 
-enum { BACKLOG = 64, SWEEP_MS = 250, ADDRESS_BYTES = NI_MAXHOST + 16 };
+enum { BACKLOG = 1024, SWEEP_MS = 1000, ADDRESS_BYTES = NI_MAXHOST + 16 };
 
 /* One for each connection, made and freed with it; requests on it come one after the other. */
 struct m2sed_http_exchange {
@@ -25,6 +25,7 @@ struct m2sed_http_exchange {
   const char *refused; /* why the target cannot be read; NULL: it was */
   unsigned refusal, status;
   bool begun;                    /* its headers were looked at */
+  bool cut;                      /* it is about to go */
   bool suspended;                /* waits for m2sed_http_answer */
   struct MHD_Response *response; /* the answer, until MHD has taken it */
 };
@@ -35,15 +36,17 @@ struct m2sed_http {
   struct sockaddr_storage address;
   socklen_t address_size;
   char text[ADDRESS_BYTES];
-  struct MHD_Daemon *daemon; /* NULL: does not listen */
-  uv_poll_t poll;            /* on MHD's epoll */
-  uv_timer_t again, sweep;   /* MHD has more to do; cuts connections */
-  struct m2sed_http_exchange *first;
+  struct MHD_Daemon *daemon;                /* NULL: does not listen */
+  uv_poll_t poll;                           /* on MHD's epoll */
+  uv_timer_t again, sweep;                  /* MHD has more to do; cuts connections */
+  struct m2sed_http_exchange *first, *last; /* by since_ms */
   uint32_t connections;
   bool stopping;
 };
 
 /* ---- answers ---- */
+
+static void on_again(uv_timer_t *timer);
 
 static const char page_policy[] =
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
@@ -67,6 +70,7 @@ void m2sed_http_answer(struct m2sed_http_exchange *exchange, const struct m2sed_
   if (exchange->suspended) {
     exchange->suspended = false;
     MHD_resume_connection(exchange->connection);
+    uv_timer_start(&exchange->http->again, on_again, 0, 0); /* its epoll does not tell */
   }
 }
 
@@ -81,38 +85,55 @@ static struct m2sed_http_exchange *exchange_of(struct MHD_Connection *connection
   return MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
 }
 
+static void append(struct m2sed_http *http, struct m2sed_http_exchange *exchange) {
+  exchange->since_ms = (int64_t)uv_now(http->loop);
+  exchange->before = http->last;
+  exchange->after = NULL;
+  *(http->last ? &http->last->after : &http->first) = exchange;
+  http->last = exchange;
+}
+
+static void take_out(struct m2sed_http *http, struct m2sed_http_exchange *exchange) {
+  *(exchange->before ? &exchange->before->after : &http->first) = exchange->after;
+  *(exchange->after ? &exchange->after->before : &http->last) = exchange->before;
+}
+
+/* Those that began before: all, or the first one only. MHD has no call for it, but notices. */
+static void cut(struct m2sed_http *http, int64_t begin_ms, bool all) {
+  bool done = false;
+  for (struct m2sed_http_exchange *exchange = http->first; exchange && !done; exchange = exchange->after) {
+    if (exchange->since_ms >= begin_ms)
+      return;
+    if (exchange->cut || exchange->suspended)
+      continue;
+    exchange->cut = true;
+    shutdown(MHD_get_connection_info(exchange->connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd,
+             SHUT_RDWR);
+    done = !all;
+  }
+}
+
 /* A connection comes or goes. */
 static void on_connection(void *arg, struct MHD_Connection *connection, void **context,
                           enum MHD_ConnectionNotificationCode what) {
   struct m2sed_http *http = arg;
+  struct m2sed_http_exchange *exchange = *context;
   if (what == MHD_CONNECTION_NOTIFY_STARTED) {
-    struct m2sed_http_exchange *exchange = calloc(1, sizeof *exchange);
+    if (http->connections + M2SED_HTTP_SPARE >= M2SED_HTTP_CONNECTIONS)
+      cut(http, INT64_MAX, false);
+    *context = exchange = calloc(1, sizeof *exchange);
     if (!exchange)
       return; /* on_request closes it */
-    *exchange = (struct m2sed_http_exchange){.http = http,
-                                             .connection = connection,
-                                             .since_ms = (int64_t)uv_now(http->loop),
-                                             .after = http->first};
-    if (http->first)
-      http->first->before = exchange;
-    http->first = exchange;
+    exchange->http = http;
+    exchange->connection = connection;
+    append(http, exchange);
     http->connections++;
-    *context = exchange;
-    return;
+  } else if (exchange) {
+    assert(!exchange->suspended);
+    take_out(http, exchange);
+    http->connections--;
+    free(exchange);
   }
-  struct m2sed_http_exchange *exchange = *context;
-  if (!exchange)
-    return;
-  assert(!exchange->suspended);
-  if (exchange->after)
-    exchange->after->before = exchange->before;
-  if (exchange->before)
-    exchange->before->after = exchange->after;
-  else
-    http->first = exchange->after;
-  http->connections--;
-  free(exchange);
-  *context = NULL;
 }
 
 /* The target as it came: MHD would decode it in place, and "%00" cut it. */
@@ -204,7 +225,8 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **co
   exchange->response = NULL;
   exchange->status = 0;
   exchange->begun = false;
-  exchange->since_ms = (int64_t)uv_now(http->loop);
+  take_out(http, exchange);
+  append(http, exchange);
   *context = NULL;
 }
 
@@ -215,8 +237,6 @@ static void on_log(void *arg, const char *format, va_list arguments) {
 }
 
 /* ---- on the loop ---- */
-
-static void on_again(uv_timer_t *timer);
 
 static void run(struct m2sed_http *http) {
   uint64_t begin = uv_hrtime();
@@ -243,15 +263,7 @@ static void on_poll(uv_poll_t *poll, int status, int events) {
 
 static void on_sweep(uv_timer_t *timer) {
   struct m2sed_http *http = timer->data;
-  int64_t patience =
-      http->connections > M2SED_HTTP_CONNECTIONS / 2 ? M2SED_HTTP_PATIENCE_SHORT_MS : M2SED_HTTP_PATIENCE_MS;
-  int64_t now = (int64_t)uv_now(http->loop);
-  for (struct m2sed_http_exchange *exchange = http->first; exchange; exchange = exchange->after)
-    if (!exchange->suspended && now - exchange->since_ms > patience) {
-      /* MHD has no call for it, but notices. */
-      shutdown(MHD_get_connection_info(exchange->connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd,
-               SHUT_RDWR);
-    }
+  cut(http, (int64_t)uv_now(http->loop) - M2SED_HTTP_PATIENCE_MS, true);
 }
 
 /* ---- start and end ---- */
@@ -327,10 +339,10 @@ int m2sed_http_start(struct m2sed_http *http, struct m2se_error *error) {
   http->daemon = MHD_start_daemon(
       MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, http,
       MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET, listening,
-      MHD_OPTION_CONNECTION_LIMIT, (unsigned)M2SED_HTTP_CONNECTIONS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-      (size_t)M2SED_HTTP_CONNECTION_BYTES, MHD_OPTION_NOTIFY_CONNECTION, on_connection, http,
-      MHD_OPTION_NOTIFY_COMPLETED, on_completed, http, MHD_OPTION_URI_LOG_CALLBACK, on_target, http,
-      MHD_OPTION_UNESCAPE_CALLBACK, leave_encoded, NULL, MHD_OPTION_END);
+      MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_LIMIT, (unsigned)M2SED_HTTP_CONNECTIONS,
+      MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)M2SED_HTTP_CONNECTION_BYTES, MHD_OPTION_NOTIFY_CONNECTION,
+      on_connection, http, MHD_OPTION_NOTIFY_COMPLETED, on_completed, http, MHD_OPTION_URI_LOG_CALLBACK,
+      on_target, http, MHD_OPTION_UNESCAPE_CALLBACK, leave_encoded, NULL, MHD_OPTION_END);
   if (!http->daemon)
     return failed(listening, http->settings.listen, error);
   const union MHD_DaemonInfo *info = MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_EPOLL_FD);

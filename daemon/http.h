@@ -1,10 +1,10 @@
 /* The HTTP server, on the loop: the one door to libmicrohttpd.
  *
  * DESIGN. It is there for a few friendly clients and must not care about many unfriendly ones. At most
- * M2SED_HTTP_CONNECTIONS are open, each with a fixed memory; a connection that has not brought a whole
+ * M2SED_HTTP_CONNECTIONS are open, each with a fixed memory. A connection that has not brought a whole
  * request, or not taken its answer, M2SED_HTTP_PATIENCE_MS after its beginning (or after the answer before)
- * is cut, and when half of the connections are in use, after M2SED_HTTP_PATIENCE_SHORT_MS. Whoever comes when
- * all are in use waits in the kernel. GET and HEAD only.
+ * is cut; when all but M2SED_HTTP_SPARE are in use, each new one costs the one that takes longest its place.
+ * GET and HEAD only.
  *
  * Thread: the loop's. SIGPIPE must be ignored.
  */
@@ -20,8 +20,8 @@
 enum {
   M2SED_HTTP_CONNECTIONS = 256,
   M2SED_HTTP_CONNECTION_BYTES = 16 << 10, /* request line and headers must fit; beside it, the answer */
-  M2SED_HTTP_PATIENCE_MS = 30000,
-  M2SED_HTTP_PATIENCE_SHORT_MS = 1000
+  M2SED_HTTP_SPARE = 64,
+  M2SED_HTTP_PATIENCE_MS = 30000
 };
 
 struct uv_loop_s;

@@ -5,10 +5,11 @@
 #include "daemon/ctl/status_json.h"
 #include "daemon/http.h"
 #include "daemon/http_metrics.h"
+#include "daemon/http_page.h"
 #include "daemon/loop_state.h"
 #include "model/files/json.h"
 
-enum { TRY_AGAIN_SECONDS = 10 };
+enum { TRY_AGAIN_SECONDS = 5 };
 
 struct m2sed_loop_http {
   struct m2sed_http *server;
@@ -92,6 +93,8 @@ static void on_request(void *context, const struct m2sed_http_request *request,
   const struct m2se_status *status = m2sed_status_newest(loop, &number);
   if (request->path == M2SED_HTTP_LIVEZ)
     m2sed_http_answer_text(exchange, 200, "alive\n");
+  else if (request->path == M2SED_HTTP_PAGE)
+    answer(exchange, "text/html; charset=utf-8", m2sed_http_page, strlen(m2sed_http_page));
   else if (!status)
     m2sed_http_answer_text(exchange, 503, "starting\n");
   else if (request->path == M2SED_HTTP_READYZ)
@@ -102,10 +105,8 @@ static void on_request(void *context, const struct m2sed_http_request *request,
     answer_protobuf(loop, status, exchange);
   else if (request->path == M2SED_HTTP_STATUS)
     answer_json(loop->http, status, number, exchange);
-  else if (request->path == M2SED_HTTP_RECOMMEND)
-    m2sed_loop_recommend(loop, request, exchange);
   else
-    m2sed_http_answer_text(exchange, 404, "not here\n");
+    m2sed_loop_recommend(loop, request, exchange);
 }
 
 /* ---- start and end ---- */
