@@ -1,14 +1,14 @@
 /* The way of one interaction, from top to bottom:
  *
- *   a record is taken             m2sed_loop_take_event     decoded, checked; a dead letter if it breaks a
- * rule Redis: the user's sequence    on_sequence               appended once; what comes back gives context
- * and sequence the trainer learns            post_event                one message a record, in the order of
- * its partition the server makes a vector     m2sed_loop_request_user   (and ranks the item first: the
- * prequential evaluation) the vector has come           m2sed_loop_user_served    written to Redis Redis has
- * it                  on_published              readers see it
+ *   m2sed_loop_take_event    a record is taken: decoded, checked; a dead letter if it breaks a rule
+ *   on_sequence              Redis has appended it once; what comes back gives context and sequence
+ *   post_ready               the trainer hears of it: one message a record, in the order of its partition
+ *   m2sed_loop_request_user  the server makes a vector (and ranks the item first: prequential evaluation)
+ *   m2sed_loop_user_served   the vector has come, and is written to Redis
+ *   on_published             Redis has it: readers see it
  *
- * Records wait in loop->events for the first reply, users in loop->requests for the vector and the second
- * one. */
+ * Records wait in loop->events for the first reply (or for Kafka's word about their dead letter), users in
+ * loop->requests for the vector and the second one. */
 #include <assert.h>
 #include <string.h>
 #include <xxhash.h>
@@ -47,27 +47,30 @@ static struct m2sed_event *oldest_event(struct m2sed_loop *loop) {
              : NULL;
 }
 
-static void post_event(struct m2sed_loop *loop, struct m2sed_train_message *message,
-                       const struct m2sed_event *event) {
-  assert(event == oldest_event(loop));
-  message->kind = M2SED_TRAIN_EVENT;
-  message->at = (struct m2sed_position){event->partition, event->position};
-  message->digest = event->digest;
-  message->event_time_ms = event->event_time_ms;
-  message->user_hash = XXH3_64bits(event->user, event->user_size);
-  message->item = event->item;
-  m2sed_loop_to_trainer(loop, message);
-  struct m2sed_partition *partition = m2sed_positions_find(loop->positions, event->partition);
-  if (partition)
-    partition->trained_offset = (int64_t)(event->position & M2SED_OFFSET_MASK) + 1;
-  loop->events_first++;
+/* What is ready and whose turn it is: the trainer hears of records in the order of their partition. */
+static void post_ready(struct m2sed_loop *loop) {
+  struct m2sed_event *event;
+  while ((event = oldest_event(loop)) && event->ready) {
+    m2sed_loop_to_trainer(loop, &event->message);
+    struct m2sed_partition *partition = m2sed_positions_find(loop->positions, event->message.at.partition);
+    uint64_t position = event->message.at.position;
+    if (partition && partition->epoch == position >> M2SED_EPOCH_BITS)
+      partition->trained_offset = (int64_t)(position & M2SED_OFFSET_MASK) + 1;
+    loop->events_first++;
+  }
 }
 
-/* Dead letters need no reply, only their turn. */
-static void post_ready(struct m2sed_loop *loop) {
-  const struct m2sed_event *event;
-  while ((event = oldest_event(loop)) && event->ready)
-    post_event(loop, &(struct m2sed_train_message){.outcome = M2SED_DEAD_LETTER}, event);
+static void event_done(struct m2sed_event *event, enum m2sed_outcome outcome) {
+  assert(!event->ready);
+  event->message.outcome = outcome;
+  event->ready = true;
+  post_ready(event->loop);
+}
+
+void m2sed_loop_letter_confirmed(struct m2sed_loop *loop, struct m2sed_event *event) {
+  assert(event->loop == loop);
+  event_done(event, M2SED_DEAD_LETTER);
+  m2sed_loop_wake(loop); /* there may be room again */
 }
 
 /* ---- the sequence ---- */
@@ -86,17 +89,18 @@ static uint32_t slots_of(struct m2sed_loop *loop, const struct m2se_sequence *se
 
 static void dead_letter_late(struct m2sed_loop *loop, struct m2sed_event *event, const char *reason) {
   uint32_t item_size;
-  const char *item = m2sed_catalogue_id(loop->catalogue, event->item, &item_size);
+  const char *item = m2sed_catalogue_id(loop->catalogue, event->message.item, &item_size);
+  const struct m2sed_position at = event->message.at;
   const struct m2se_interaction interaction = {.user_id = {event->user, event->user_size},
                                                .item_id = {item, item_size},
                                                .event_id = {event->event_id, event->event_id_size},
                                                .kind = {"", 0},
-                                               .event_time_ms = event->event_time_ms};
+                                               .event_time_ms = event->message.event_time_ms};
   uint8_t value[1024];
   const struct m2se_kafka_record record = {.topic = M2SE_KAFKA_INTERACTIONS,
                                            .topic_name = loop->config->kafka_interactions,
-                                           .partition = event->partition,
-                                           .offset = (int64_t)(event->position & M2SED_OFFSET_MASK),
+                                           .partition = at.partition,
+                                           .offset = (int64_t)(at.position & M2SED_OFFSET_MASK),
                                            .timestamp_ms = event->produced_ms,
                                            .key = event->user,
                                            .key_size = event->user_size,
@@ -104,54 +108,48 @@ static void dead_letter_late(struct m2sed_loop *loop, struct m2sed_event *event,
                                            .value_size =
                                                m2se_interaction_encode(&interaction, value, sizeof value)};
   assert(record.value_size <= sizeof value);
-  m2sed_letters_send(loop, &record, "sequence", "stored_sequence", reason);
   loop->counts.dead_lettered++;
-  event->ready = true;
-  post_ready(loop);
+  m2sed_letters_send(loop, &record, event, "sequence", "stored_sequence", reason);
 }
 
 /* The context of an event is what stood before it, on a replay too; the outcome follows from that. */
 static enum m2sed_outcome outcome_of(const struct m2sed_event *event,
-                                     const struct m2se_sequence_result *result,
-                                     const struct m2sed_train_message *message) {
+                                     const struct m2se_sequence_result *result) {
+  const struct m2sed_position at = event->message.at;
   if (result->outcome == M2SE_SEQUENCE_DUPLICATE)
     return M2SED_DUPLICATE;
   if (result->outcome == M2SE_SEQUENCE_REPLAY &&
-      m2se_sequence_find(result->sequence, event->partition, event->position) ==
-          result->sequence->entry_count)
+      m2se_sequence_find(result->sequence, at.partition, at.position) == result->sequence->entry_count)
     return M2SED_NO_CONTEXT; /* its entry has been dropped, and with it the context */
-  return message->context_count ? M2SED_TEACHES : M2SED_NO_CONTEXT;
+  return event->message.context_count ? M2SED_TEACHES : M2SED_NO_CONTEXT;
 }
 
 static void on_sequence(void *context, const struct m2se_sequence_result *result) {
   struct m2sed_event *event = context;
   struct m2sed_loop *loop = event->loop;
+  struct m2sed_train_message *message = &event->message;
   if (result->status == M2SE_EIO)
     return; /* closed before an answer: the record is read again after the restart */
-  post_ready(loop);
-  assert(event == oldest_event(loop)); /* replies come in the order of the calls */
   if (result->status) {
     dead_letter_late(loop, event, result->error);
     return;
   }
   m2sed_freshness_add(&loop->freshness, M2SED_STAGE_SEQUENCE, loop->now_ms, event->produced_ms);
-  uint32_t length = (uint32_t)loop->config->sequence_length;
-  struct m2sed_train_message message = {0};
-  message.context_count = slots_of(
-      loop, result->sequence,
-      m2se_sequence_context(result->sequence, event->partition, event->position, length), message.context);
-  message.outcome = outcome_of(event, result, &message);
+  message->context_count =
+      slots_of(loop, result->sequence,
+               m2se_sequence_context(result->sequence, message->at.partition, message->at.position,
+                                     (uint32_t)loop->config->sequence_length),
+               message->context);
+  enum m2sed_outcome outcome = outcome_of(event, result);
   loop->counts.replayed += result->outcome == M2SE_SEQUENCE_REPLAY;
-  post_event(loop, &message, event);
-  if (message.outcome == M2SED_DUPLICATE)
-    return; /* nothing has changed for the user */
-
-  struct m2sed_serve_message request = {.evaluate = loop->config->serve_evaluate, .target = event->item};
-  request.context_count = message.context_count;
-  memcpy(request.context, message.context, sizeof request.context);
-  m2sed_loop_request_user(loop, &request, event->user, event->user_size, result->sequence,
-                          event->produced_ms);
-  post_ready(loop);
+  if (outcome != M2SED_DUPLICATE) { /* else nothing has changed for the user */
+    struct m2sed_serve_message request = {.evaluate = loop->config->serve_evaluate, .target = message->item};
+    request.context_count = message->context_count;
+    memcpy(request.context, message->context, sizeof request.context);
+    m2sed_loop_request_user(loop, &request, event->user, event->user_size, result->sequence,
+                            event->produced_ms);
+  }
+  event_done(event, outcome);
 }
 
 /* ---- the vector ---- */
@@ -228,26 +226,25 @@ static struct m2sed_event *add_event(struct m2sed_loop *loop, const struct m2se_
                                      const struct m2sed_partition *partition) {
   assert(loop->events_end - loop->events_first < loop->events_capacity);
   struct m2sed_event *event = &loop->events[loop->events_end++ & (loop->events_capacity - 1)];
-  *event = (struct m2sed_event){.loop = loop,
-                                .partition = record->partition,
-                                .position = m2sed_position_make(partition->epoch, record->offset),
-                                .digest = digest_of(record),
-                                .produced_ms = record->timestamp_ms};
+  *event = (struct m2sed_event){.loop = loop, .produced_ms = record->timestamp_ms};
+  event->message.kind = M2SED_TRAIN_EVENT;
+  event->message.at =
+      (struct m2sed_position){record->partition, m2sed_position_make(partition->epoch, record->offset)};
+  event->message.digest = digest_of(record);
   return event;
 }
 
 static void refuse_event(struct m2sed_loop *loop, struct m2sed_event *event,
                          const struct m2se_kafka_record *record, const char *stage, const char *rule,
                          const char *reason) {
-  m2sed_letters_send(loop, record, stage, rule, reason);
   loop->counts.dead_lettered++;
-  event->ready = true;
-  post_ready(loop);
+  m2sed_letters_send(loop, record, event, stage, rule, reason);
 }
 
 /* The arena's memory is good until the next record: what outlives it is copied into the event. */
 static void fill_event(struct m2sed_event *event, const struct m2se_interaction *interaction) {
-  event->event_time_ms = interaction->event_time_ms;
+  event->message.event_time_ms = interaction->event_time_ms;
+  event->message.user_hash = XXH3_64bits(interaction->user_id.data, interaction->user_id.size);
   event->user_size = (uint8_t)interaction->user_id.size;
   memcpy(event->user, interaction->user_id.data, interaction->user_id.size);
   event->event_id_size = (uint8_t)interaction->event_id.size;
@@ -273,22 +270,22 @@ void m2sed_loop_take_event(struct m2sed_loop *loop, const struct m2se_kafka_reco
     return;
   }
   fill_event(event, &interaction);
-  event->item = m2sed_loop_slot(loop, interaction.item_id.data, (uint32_t)interaction.item_id.size);
-  if (event->item == M2SED_SLOT_NONE) {
+  event->message.item = m2sed_loop_slot(loop, interaction.item_id.data, (uint32_t)interaction.item_id.size);
+  if (event->message.item == M2SED_SLOT_NONE) {
     refuse_event(loop, event, record, "catalogue", "items_max", "the catalogue is full (model.items_max)");
     return;
   }
-  if (event->event_time_ms > loop->newest_event_ms)
-    loop->newest_event_ms = event->event_time_ms;
-  m2sed_status_count_user(loop, XXH3_64bits(event->user, event->user_size));
+  if (event->message.event_time_ms > loop->newest_event_ms)
+    loop->newest_event_ms = event->message.event_time_ms;
+  m2sed_status_count_user(loop, event->message.user_hash);
 
   const struct m2se_sequence_event call = {.user_id = event->user,
                                            .user_id_size = event->user_size,
                                            .item_id = interaction.item_id.data,
                                            .item_id_size = (uint32_t)interaction.item_id.size,
-                                           .partition = event->partition,
-                                           .position = event->position,
-                                           .event_time_ms = event->event_time_ms,
+                                           .partition = event->message.at.partition,
+                                           .position = event->message.at.position,
+                                           .event_time_ms = event->message.event_time_ms,
                                            .has_event_hash = event->event_id_size > 0,
                                            .event_hash = XXH3_64bits(event->event_id, event->event_id_size),
                                            .durable_position = durable_position(loop, partition)};

@@ -60,7 +60,7 @@ static void learn_dim(struct m2sed_loop *loop, uint32_t dim) {
 static void refuse_item(struct m2sed_loop *loop, const struct m2se_kafka_record *record, const char *stage,
                         const char *rule, const char *reason) {
   loop->counts.items_dead_lettered++;
-  m2sed_letters_send(loop, record, stage, rule, reason);
+  m2sed_letters_send(loop, record, NULL, stage, rule, reason);
 }
 
 static void delete_item(struct m2sed_loop *loop, const struct m2se_kafka_record *record) {

@@ -33,15 +33,14 @@ enum m2sed_phase {
   M2SED_PHASE_CLOSED
 };
 
-/* A record of the interactions topic whose outcome is not known yet. They stand in the order in which they
- * were taken, and each leaves as one message to the trainer, in that order. */
+/* A record of the interactions topic that the trainer has not been told of. They stand in the order in which
+ * they were taken, and each leaves as one message, in that order: an event that is ready waits behind one
+ * that is not (Redis has not answered, or Kafka not confirmed the dead letter). */
 struct m2sed_event {
   struct m2sed_loop *loop;
-  int32_t partition;
-  uint32_t item; /* slot */
-  uint64_t position, digest;
-  int64_t event_time_ms, produced_ms;
-  bool ready; /* a dead letter: waits for nothing but its turn */
+  struct m2sed_train_message message; /* filled in as it becomes known */
+  int64_t produced_ms;
+  bool ready; /* waits for nothing but its turn */
   uint8_t user_size, event_id_size;
   char user[M2SE_ID_BYTES_MAX + 1], event_id[M2SE_ID_BYTES_MAX + 1];
 };
@@ -64,7 +63,7 @@ enum {
   /* What waits for the trainer is learned before the daemon ends in order, so it must not be much. */
   M2SED_TRAINER_RING = 1 << 9,
   M2SED_SERVER_RING = 1 << 12,
-  M2SED_STATUS_REASONS = 8
+  M2SED_STATUS_REASONS = 12
 };
 
 struct m2sed_counts { /* since the start of the process */
@@ -172,6 +171,7 @@ const char *m2sed_phase_name(enum m2sed_phase phase);
 void m2sed_loop_take_event(struct m2sed_loop *loop, const struct m2se_kafka_record *record);
 /* Asks the server for a vector of what the spans name; evaluate: also rank `target` first. */
 void m2sed_loop_user_served(struct m2sed_loop *loop, const struct m2sed_served_message *message);
+void m2sed_loop_letter_confirmed(struct m2sed_loop *loop, struct m2sed_event *event); /* now it may count */
 void m2sed_loop_request_user(struct m2sed_loop *loop, struct m2sed_serve_message *message, const char *user,
                              uint32_t user_size, const struct m2se_sequence *sequence, int64_t produced_ms);
 
@@ -203,13 +203,15 @@ bool m2sed_sweep_is_done(const struct m2sed_loop *loop);
 /* ---- loop_letter.c ---- */
 int m2sed_letters_new(struct m2sed_loop *loop);
 void m2sed_letters_free(struct m2sed_loop *loop);
-/* A record that cannot be used goes to <topic>.dlq as it came. */
-void m2sed_letters_send(struct m2sed_loop *loop, const struct m2se_kafka_record *record, const char *stage,
-                        const char *rule, const char *reason);
+/* A record that cannot be used goes to <topic>.dlq as it came. event (NULL: none waits) is told by
+ * m2sed_loop_letter_confirmed once Kafka has it. */
+void m2sed_letters_send(struct m2sed_loop *loop, const struct m2se_kafka_record *record,
+                        struct m2sed_event *event, const char *stage, const char *rule, const char *reason);
 void m2sed_letters_delivered(struct m2sed_loop *loop, const struct m2se_kafka_delivery *delivery);
 void m2sed_letters_tick(struct m2sed_loop *loop);
 bool m2sed_letters_full(const struct m2sed_loop *loop);
 uint32_t m2sed_letters_open(const struct m2sed_loop *loop); /* not delivered */
+const char *m2sed_letters_reason(struct m2sed_loop *loop);  /* for the status; NULL: all is well */
 
 /* ---- loop_checkpoint.c ---- */
 int m2sed_checkpointer_new(struct m2sed_loop *loop);

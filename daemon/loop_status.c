@@ -249,8 +249,9 @@ static void fill_process(struct m2sed_loop *loop, struct m2se_status *status) {
 }
 
 /* What is not as it should be, for people. */
-static uint32_t find_reasons(const struct m2sed_loop *loop, const struct m2se_status *status,
+static uint32_t find_reasons(struct m2sed_loop *loop, const struct m2se_status *status,
                              const char **reasons) {
+  const char *letters = m2sed_letters_reason(loop);
   const struct {
     bool holds;
     const char *text;
@@ -266,7 +267,7 @@ static uint32_t find_reasons(const struct m2sed_loop *loop, const struct m2se_st
        "no item has feature rows yet"},
       {loop->phase == M2SED_PHASE_RUNNING && loop->interactions_paused,
        "consumption is paused: something is slow"},
-      {m2sed_letters_full(loop), "dead letters cannot be delivered"}};
+      {letters != NULL, letters}};
   uint32_t count = 0;
   for (uint32_t i = 0; i < M2SED_STATUS_REASONS; i++)
     if (all[i].holds)

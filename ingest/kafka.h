@@ -203,8 +203,8 @@ struct m2se_kafka_message {
   void *opaque; /* comes back in `delivered` */
 };
 /* Copies everything and returns at once. 0: `delivered` will be called exactly once (from a later poll, flush
- * or free). Else it won't: M2SE_ELIMIT (the queue is full: after some deliveries, again), M2SE_EINVAL (too
- * large, bad topic), M2SE_EIO. */
+ * or free). Else it won't: M2SE_ELIMIT (the queue is full: after some deliveries, again), M2SE_ERANGE
+ * (larger than message.max.bytes), M2SE_EINVAL (bad topic), M2SE_EIO. */
 int m2se_kafka_produce(struct m2se_kafka *kafka, const struct m2se_kafka_message *message,
                        struct m2se_error *error);
 /* Messages whose delivery is not known yet. */

@@ -47,6 +47,8 @@ static int refused(rd_kafka_error_t *why, const char *topic, struct m2se_error *
     code = M2SE_ELIMIT;
     break;
   case RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE:
+    code = M2SE_ERANGE;
+    break;
   case RD_KAFKA_RESP_ERR__INVALID_ARG:
   case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
   case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:

@@ -182,7 +182,7 @@ static int send_record(struct producer *producer, const struct m2sed_line_record
     m2sed_ctl_sleep_until_ns(m2sed_ctl_monotonic_ns() + 1000000);
     tell_progress(producer);
   }
-  if (code == M2SE_EINVAL)
+  if (code == M2SE_EINVAL || code == M2SE_ERANGE)
     tell_bad_line(producer, error.text);
   else if (code == M2SE_ELIMIT)
     producer->lines--; /* interrupted: whoever goes on later begins with this line */
