@@ -2,7 +2,8 @@
  *
  * DESIGN. A generation is written to DIR/gen-NNNNNNNNNN.tmp.PID, each file fsynced, MANIFEST.json (sizes and
  * XXH3-128 checksums of the others) last; then renamed and the parent fsynced. Loading takes the newest whose
- * sizes and checksums hold and whose content makes sense, else the one before. What cannot be written or read
+ * sizes and checksums hold, which has no file that we do not know, and whose content makes sense, else the
+ * one before. What cannot be written or read
  * is an error with file and errno, and leaves older generations alone. Everything here blocks on the disk:
  * not for the loop thread.
  */
@@ -32,8 +33,9 @@ struct m2sed_checkpoint_item {
 /* All state as of the last message taken. Made by the trainer (weights set, directory empty) or by
  * m2sed_checkpoint_load (weights NULL: they are in the files of `directory`). */
 struct m2sed_checkpoint_state {
-  struct m2se_config config; /* load fills what decides the shape and the random draws: sizes, tau, lambda,
-                                dropout, targets, item_residual, item_bias, seed; the rest is zero */
+  struct m2se_config
+      config; /* load fills what decides the shape and the random draws: sizes, tau, lambda,
+                 dropout (to 9 digits), targets, item_residual, item_bias, seed; the rest is zero */
   struct m2se_snapshot *weights;
   char directory[4096];
   uint64_t step;
@@ -70,8 +72,9 @@ struct m2sed_checkpoint_info {
   uint32_t keep; /* generations kept, 1.. */
 };
 
-/* Writes the next generation, then removes all but the newest `keep`. A state that is not finite is refused
- * (M2SE_ENUMERIC). *generation and *bytes (of all files) may be NULL. */
+/* Writes the next generation, then removes all but the newest `keep`; what cannot be removed stays until the
+ * next time. dir must be there. A state that is not finite is refused (M2SE_ENUMERIC). *generation and *bytes
+ * (of all files) may be NULL. */
 int m2sed_checkpoint_write(const char *dir, const struct m2sed_checkpoint_state *state,
                            const struct m2sed_checkpoint_info *info, uint64_t *generation, uint64_t *bytes,
                            struct m2se_error *error);

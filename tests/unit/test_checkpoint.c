@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "daemon/checkpoint_files.h"
+#include "model/network/learner.h"
 #include "tests/unit/checkpoint_rig.h"
 
 /* ---- a round trip ---- */
@@ -404,6 +405,10 @@ static void test_refused_states(void **unused) {
   REFUSED(rig.waiting[0].item = RIG_ITEMS, M2SE_ERANGE, rig.waiting[0].item = 0);
   REFUSED(rig.reservoir[1].context[2] = RIG_ITEMS, M2SE_ERANGE, rig.reservoir[1].context[2] = 0);
   REFUSED(rig.state.reservoir_seen = 2, M2SE_ERANGE, rig.state.reservoir_seen = 3);
+  float *weight = &rig.learner->params.flat[5], kept = *weight;
+  *weight = NAN;
+  REFUSED(m2se_snapshot_take(rig.state.weights, rig.learner, RIG_ITEMS), M2SE_ENUMERIC, *weight = kept);
+  m2se_snapshot_take(rig.state.weights, rig.learner, RIG_ITEMS);
   rig_write(&rig);
   rig_stop(&rig);
 }

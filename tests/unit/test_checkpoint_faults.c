@@ -1,5 +1,6 @@
 /* Checkpoints when the system fails in the middle: whatever call fails, and whenever the process is killed,
- * there is always a good generation to come back to. Linked with WRAP open write fsync rename mkdir. */
+ * there is always a good generation to come back to. Linked with WRAP open write fsync rename mkdir
+ * calloc. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -23,7 +24,7 @@
 
 /* ---- calls that fail ---- */
 
-enum { OPEN = 1, WRITE = 2, FSYNC = 4, RENAME = 8, MKDIR = 16, ALL = 31 };
+enum { OPEN = 1, WRITE = 2, FSYNC = 4, RENAME = 8, MKDIR = 16, ALL = 31, CALLOC = 32 };
 
 static struct {
   unsigned calls;  /* which ones count */
@@ -57,6 +58,8 @@ ssize_t __wrap_write(int fd, const void *bytes, size_t size);
 int __wrap_fsync(int fd);
 int __wrap_rename(const char *from, const char *to);
 int __wrap_mkdir(const char *path, mode_t mode);
+void *__real_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size);
 
 int __wrap_open(const char *path, int flags, ...) {
   va_list args;
@@ -89,6 +92,10 @@ int __wrap_rename(const char *from, const char *to) {
 
 int __wrap_mkdir(const char *path, mode_t mode) {
   return fails_now(MKDIR) ? -1 : __real_mkdir(path, mode);
+}
+
+void *__wrap_calloc(size_t count, size_t size) {
+  return fails_now(CALLOC) ? NULL : __real_calloc(count, size);
 }
 
 static void fault_begin(unsigned calls, long n, int error, bool ever_after) {
@@ -205,6 +212,48 @@ static void test_interrupted_write(void **unused) {
     interrupted = fault_end();
   }
   assert_whole(&rig, 1);
+  rig_stop(&rig);
+}
+
+/* ---- no memory ---- */
+
+static void test_no_memory_to_write(void **unused) {
+  (void)unused;
+  struct checkpoint_rig rig;
+  struct m2se_error error;
+  rig_start(&rig);
+  rig_write(&rig);
+  long n = 1;
+  for (bool failed = true; failed; n++) {
+    fault_begin(CALLOC, n, ENOMEM, false);
+    int code = m2sed_checkpoint_write(rig.dir, &rig.state, &rig.info, NULL, NULL, &error);
+    failed = fault_end();
+    assert_int_equal(code, failed ? M2SE_ENOMEM : 0);
+    assert_whole(&rig, failed ? 1 : 2);
+  }
+  assert_true(n > 20);
+  rig_stop(&rig);
+}
+
+/* No memory is no reason to take an older generation. */
+static void test_no_memory_to_load(void **unused) {
+  (void)unused;
+  struct checkpoint_rig rig;
+  struct m2sed_checkpoint_state *loaded;
+  rig_start(&rig);
+  rig_write(&rig);
+  rig_write(&rig);
+  long n = 1;
+  for (bool failed = true; failed; n++) {
+    fault_begin(CALLOC, n, ENOMEM, false);
+    int code = rig_load(&rig, &loaded);
+    failed = fault_end();
+    assert_int_equal(code, failed ? M2SE_ENOMEM : 0);
+    assert_int_equal(rig.refused_count, 0);
+    assert_true(failed || loaded->generation == 2);
+    m2sed_checkpoint_state_free(loaded);
+  }
+  assert_true(n > 6);
   rig_stop(&rig);
 }
 
@@ -378,6 +427,8 @@ int main(void) {
       cmocka_unit_test(test_disk_full),
       cmocka_unit_test(test_file_size_limit),
       cmocka_unit_test(test_interrupted_write),
+      cmocka_unit_test(test_no_memory_to_write),
+      cmocka_unit_test(test_no_memory_to_load),
       cmocka_unit_test(test_keep),
       cmocka_unit_test(test_names),
       cmocka_unit_test(test_large_numbers),
