@@ -3,9 +3,8 @@
  * DESIGN. A generation is written to DIR/gen-NNNNNNNNNN.tmp.PID, each file fsynced, MANIFEST.json (sizes and
  * XXH3-128 checksums of the others) last; then renamed and the parent fsynced. Loading takes the newest whose
  * sizes and checksums hold, which has no file that we do not know, and whose content makes sense, else the
- * one before. What cannot be written or read
- * is an error with file and errno, and leaves older generations alone. Everything here blocks on the disk:
- * not for the loop thread.
+ * one before. What cannot be written or read is an error with file and errno, and leaves older generations
+ * alone. Everything here blocks on the disk: not for the loop thread.
  */
 #ifndef M2SED_CHECKPOINT_H
 #define M2SED_CHECKPOINT_H
