@@ -104,9 +104,10 @@ class Broker(Process):
         file.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
         command = [java, *JVM, "-cp", classes]
         with open(folder / "format.log", "wb") as log:
+            # With "=": an id may begin with a minus.
             cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
             subprocess.run(
-                [*command, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", file],
+                [*command, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", file],
                 check=True,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
