@@ -35,6 +35,11 @@
   X(kafka, on_lost, CHOICE, "stop", 0, 0, "stop|continue", 0, \
     "What to do when retention has removed events that were not read: stop, or report the number and go " \
     "on.") \
+  X(kafka, garbage_share, REAL, "0.5", 0, 1, "", 0, \
+    "When more than this share of the last kafka.garbage_window interactions could not be decoded, " \
+    "consumption pauses until SIGHUP or a restart (--until-end: stops); 1: never.") \
+  X(kafka, garbage_window, COUNT, "1000", 10, 1e6, "", 0, \
+    "How many interactions kafka.garbage_share looks at.") \
   X(redis, uri, TEXT, "redis://localhost:6379", 1, 511, "", 0, \
     "redis://[[user]:password@]host[:port][/db] or unix:///path[?db=N].") \
   X(redis, prefix, TEXT, "m2se:", 0, 64, "", 0, "What all keys begin with.") \

@@ -22,7 +22,7 @@ struct m2sed_loop_handles {
   uv_async_t wake; /* from Kafka's threads, the trainer, the server */
   uv_idle_t again; /* runs while more is to be taken than one turn allows */
   uv_timer_t tick, second;
-  uv_signal_t terminate, interrupt, checkpoint;
+  uv_signal_t terminate, interrupt, checkpoint, resume;
 };
 
 struct uv_loop_s *m2sed_loop_uv(struct m2sed_loop *loop) {
@@ -74,7 +74,7 @@ static unsigned what_to_read(struct m2sed_loop *loop, bool room) {
   unsigned what = 0;
   if (loop->phase <= M2SED_PHASE_RUNNING && room)
     what |= M2SE_KAFKA_READ_ITEMS;
-  bool wanted = loop->phase == M2SED_PHASE_RUNNING &&
+  bool wanted = loop->phase == M2SED_PHASE_RUNNING && !loop->garbage.open &&
                 (room || loop->full_since_ms == 0 || loop->now_ms - loop->full_since_ms < PAUSE_AFTER_MS);
   if (wanted && loop->interactions_paused) {
     m2se_kafka_resume(loop->kafka, M2SE_KAFKA_INTERACTIONS, -1);
@@ -153,6 +153,12 @@ static void on_signal(uv_signal_t *signal, int number) {
     m2sed_checkpointer_ask(loop);
     return;
   }
+  if (number == SIGHUP) {
+    M2SED_LOG(loop->log, INFO, "told to go on", M2SED_S("by", "SIGHUP"));
+    m2sed_garbage_close(&loop->garbage);
+    turn(loop);
+    return;
+  }
   M2SED_LOG(loop->log, INFO, loop->stop_asked ? "told twice: ending at once" : "told to stop: draining",
             M2SED_S("by", number == SIGTERM ? "SIGTERM" : "SIGINT"));
   if (loop->stop_asked) {
@@ -179,9 +185,11 @@ static int open_handles(struct m2sed_loop *loop, struct m2se_error *error) {
   const struct {
     uv_signal_t *handle;
     int number;
-  } signals[] = {
-      {&handles->terminate, SIGTERM}, {&handles->interrupt, SIGINT}, {&handles->checkpoint, SIGUSR1}};
-  for (int i = 0; i < 3; i++) {
+  } signals[] = {{&handles->terminate, SIGTERM},
+                 {&handles->interrupt, SIGINT},
+                 {&handles->checkpoint, SIGUSR1},
+                 {&handles->resume, SIGHUP}};
+  for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
     code = code ? code : uv_signal_init(&handles->uv, signals[i].handle);
     code = code ? code : uv_signal_start(signals[i].handle, on_signal, signals[i].number);
   }

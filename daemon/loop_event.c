@@ -251,6 +251,18 @@ static void fill_event(struct m2sed_event *event, const struct m2se_interaction 
   memcpy(event->event_id, interaction->event_id.data, interaction->event_id.size);
 }
 
+/* Was it garbage? If most is, nothing more is taken until somebody has looked. */
+static void watch_garbage(struct m2sed_loop *loop, bool bad) {
+  if (!m2sed_garbage_count(&loop->garbage, bad))
+    return;
+  M2SED_LOG(loop->log, ERROR,
+            "most of what comes is garbage: consumption pauses; SIGHUP or a restart makes it go on",
+            M2SED_U("dead_letters", loop->garbage.bad_count), M2SED_U("of_the_last", loop->garbage.window));
+  if (loop->options.until_end) /* nobody is there to say so */
+    m2sed_loop_fail(loop, M2SE_EFORMAT, "%u of the last %u interactions were garbage (kafka.garbage_share)",
+                    loop->garbage.bad_count, loop->garbage.window);
+}
+
 void m2sed_loop_take_event(struct m2sed_loop *loop, const struct m2se_kafka_record *record) {
   struct m2sed_partition *partition = m2sed_positions_find(loop->positions, record->partition);
   assert(partition && partition->started);
@@ -263,8 +275,10 @@ void m2sed_loop_take_event(struct m2sed_loop *loop, const struct m2se_kafka_reco
 
   struct m2se_interaction interaction;
   struct m2se_refusal refusal;
-  if (m2se_interaction_decode(&interaction, &loop->interaction_arena, record->value, record->value_size,
-                              record->timestamp_ms, &refusal)) {
+  bool bad = m2se_interaction_decode(&interaction, &loop->interaction_arena, record->value,
+                                     record->value_size, record->timestamp_ms, &refusal) != 0;
+  watch_garbage(loop, bad);
+  if (bad) {
     loop->counts.refused[refusal.rule]++;
     refuse_event(loop, event, record, "decode", m2se_rule_name(refusal.rule), refusal.text);
     return;

@@ -27,7 +27,7 @@ static bool on_record(void *arg, const struct m2se_kafka_record *record) {
     m2sed_loop_take_item(loop, record);
   else
     m2sed_loop_take_event(loop, record);
-  return !loop->failure && m2sed_loop_has_room(loop);
+  return !loop->failure && !loop->garbage.open && m2sed_loop_has_room(loop);
 }
 
 static void look_at_cluster(struct m2sed_loop *loop) {
@@ -343,7 +343,9 @@ static int take_memory(struct m2sed_loop *loop, struct m2se_error *error) {
       m2se_arena_new(&loop->interaction_arena, M2SE_INTERACTION_ARENA_BYTES) ||
       m2se_arena_new(&loop->item_arena, M2SE_ITEM_ARENA_BYTES) ||
       m2se_arena_new(&loop->status_arena, STATUS_ARENA_BYTES) || m2sed_letters_new(loop) ||
-      m2sed_sweep_new(loop))
+      m2sed_sweep_new(loop) ||
+      m2sed_garbage_init(&loop->garbage, (uint32_t)loop->config->kafka_garbage_window,
+                         loop->config->kafka_garbage_share))
     return m2se_error_set(error, M2SE_ENOMEM, "the loop");
   return 0;
 }
@@ -385,6 +387,7 @@ void m2sed_loop_free_parts(struct m2sed_loop *loop) {
   m2sed_status_free(loop);
   m2sed_catalogue_free(loop->catalogue);
   m2sed_positions_free(loop->positions);
+  m2sed_garbage_deinit(&loop->garbage);
   m2se_arena_free(&loop->interaction_arena);
   m2se_arena_free(&loop->item_arena);
   m2se_arena_free(&loop->status_arena);

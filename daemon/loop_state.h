@@ -6,6 +6,7 @@
 #include "daemon/checkpoint.h"
 #include "daemon/exchange.h"
 #include "daemon/freshness.h"
+#include "daemon/garbage.h"
 #include "daemon/loop.h"
 #include "daemon/messages.h"
 #include "daemon/outbox.h"
@@ -99,6 +100,7 @@ struct m2sed_loop {
   int64_t item_partitions_ended;
   bool interactions_paused; /* told to Kafka */
   int64_t full_since_ms;    /* since when nothing may be taken; 0: it may */
+  struct m2sed_garbage garbage;
 
   /* What is known. */
   struct m2sed_catalogue *catalogue;

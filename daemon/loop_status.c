@@ -265,8 +265,10 @@ static uint32_t find_reasons(struct m2sed_loop *loop, const struct m2se_status *
       {loop->phase == M2SED_PHASE_ITEMS && loop->item_partitions_ended >= loop->item_partitions &&
            !loop->trainer,
        "no item has feature rows yet"},
-      {loop->phase == M2SED_PHASE_RUNNING && loop->interactions_paused,
+      {loop->phase == M2SED_PHASE_RUNNING && loop->interactions_paused && !letters && !loop->garbage.open,
        "consumption is paused: something is slow"},
+      {loop->garbage.open, "consumption is paused: most of what came was garbage (kafka.garbage_share); "
+                           "SIGHUP or a restart makes it go on"},
       {letters != NULL, letters}};
   uint32_t count = 0;
   for (uint32_t i = 0; i < M2SED_STATUS_REASONS; i++)

@@ -1,6 +1,7 @@
 """Dead letters when their topic is not there: what cannot be confirmed does not count, in no checkpoint, and nothing is
-lost when the daemon is killed meanwhile; once the topic is there all goes on. And a record too large for it."""
+lost when the daemon is killed meanwhile; once the topic is there all goes on. A record too large for it; and a stream of nothing but garbage."""
 
+import signal
 import time
 
 import stored
@@ -85,6 +86,35 @@ def too_large(world):
     wait_taken(world, 0)
 
 
+def garbage(world):
+    """A producer writes nonsense: consumption pauses with the record that was one too many, until it is told to go on."""
+    daemon = world.daemon("garbage", 1, {"kafka": {"garbage_window": 100}})
+    process = daemon.start("--init-if-empty")
+    wait_taken(world, 1)
+    before = len(world.client.read_all(TOPIC))
+    nonsense = Record(b"somebody", b"<xml/>", [(workload.EXPECT, b"format")])
+    world.client.produce(TOPIC, [nonsense] * 140)
+
+    def paused():
+        newest = status(world, 1)
+        return newest["state"] == "STATE_PAUSED" and newest
+
+    newest = wait_until(paused, 20, "a pause")
+    assert any("garbage" in reason for reason in newest["reasons"]), newest["reasons"]
+    # At least half of the last hundred, and some of those before may have been bad as well.
+    assert 40 < newest["events"]["received"] - before <= 51, (newest["events"], before)
+    time.sleep(1.5)
+    assert status(world, 1)["events"]["received"] == newest["events"]["received"]
+    process.signal(signal.SIGHUP)
+    wait_taken(world, 1)
+    assert process.stop() == 0
+    assert process.output().count("most of what comes is garbage") == 1
+    # Nobody would tell a backfill to go on.
+    strict = world.daemon("strict", 2, {"kafka": {"garbage_window": 50, "garbage_share": 0.2}})
+    process = strict.start("--until-end", "--init-if-empty")
+    assert process.wait(60) not in (0, -signal.SIGABRT) and "kafka.garbage_share" in process.output()
+
+
 def main():
     with growing(EVENTS, PARTITIONS) as world:
         world.client.delete_topic(DLQ)
@@ -98,6 +128,8 @@ def main():
         world.settle()
         daemon.run_to_the_end()
         check_all(world, daemon, 0)
+        with timed("garbage"):
+            garbage(world)
 
 
 main()
