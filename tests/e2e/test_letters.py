@@ -1,5 +1,6 @@
 """Dead letters when their topic is not there: what cannot be confirmed does not count, in no checkpoint, and nothing is
-lost when the daemon is killed meanwhile; once the topic is there all goes on. A record too large for it; and a stream of nothing but garbage."""
+lost when the daemon is killed meanwhile; once the topic is there all goes on. A record too large for it; and a stream of
+nothing but garbage."""
 
 import signal
 import time
