@@ -268,20 +268,24 @@ static void on_sweep(uv_timer_t *timer) {
 
 /* ---- start and end ---- */
 
+static bool is_port(const char *text) {
+  size_t digits = strspn(text, "0123456789");
+  return digits >= 1 && digits <= 5 && !text[digits] && strtoul(text, NULL, 10) <= UINT16_MAX;
+}
+
 static int read_address(struct m2sed_http *http, struct m2se_error *error) {
   const char *listen = http->settings.listen, *colon = strrchr(listen, ':');
   bool brackets = listen[0] == '[' && colon && colon > listen + 1 && colon[-1] == ']';
   size_t size = colon ? (size_t)(colon - listen) : 0;
   char host[ADDRESS_BYTES];
-  if (!colon || !colon[1] || size >= sizeof host)
+  if (!colon || !is_port(colon + 1) || size >= sizeof host)
     return m2se_error_set(error, M2SE_EINVAL, "http.listen: '%s' is not HOST:PORT", listen);
   snprintf(host, sizeof host, "%.*s", (int)(brackets ? size - 2 : size), listen + brackets);
   const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
   struct addrinfo *found = NULL;
   int code = getaddrinfo(host[0] ? host : NULL, colon + 1, &hints, &found);
   if (code)
-    return m2se_error_set(error, code == EAI_SERVICE ? M2SE_EINVAL : M2SE_EIO, "http.listen: '%s': %s",
-                          listen, gai_strerror(code));
+    return m2se_error_set(error, M2SE_EIO, "http.listen: '%s': %s", listen, gai_strerror(code));
   memcpy(&http->address, found->ai_addr, found->ai_addrlen);
   http->address_size = found->ai_addrlen;
   freeaddrinfo(found);
