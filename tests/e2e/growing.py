@@ -33,6 +33,13 @@ class Growing(World):
         del self.coming[:count]
         return len(self.coming)
 
+    def daemon(self, name, database, settings=None):
+        """One that has its partitions back at once when it is started again after a kill."""
+        daemon = super().daemon(name, database, settings)
+        daemon.settings["kafka"]["properties"]["group.instance.id"] = name
+        daemon.configure({})
+        return daemon
+
     def ends(self):
         """{partition: offset after the last record}"""
         return {partition: self.client.offset(TOPIC, partition) for partition in range(self.partitions)}
@@ -41,7 +48,6 @@ class Growing(World):
         """The log is complete: what must come of it."""
         self.records = self.client.read_all(TOPIC)
         self.expected = self.expect()
-        print(f"expected: {dict(self.expected.counts)}, {len(self.expected.sequences)} users")
 
 
 @contextlib.contextmanager
