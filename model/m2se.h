@@ -48,6 +48,7 @@ struct m2se_config {
   double residual_learning_rate; /* of the residuals' sparse Adam */
   double bias_learning_rate;     /* of the biases' sparse Adam */
   double clip_norm; /* of the global gradient norm, residuals and biases included; 0: no clipping */
+  double loss_max;  /* a step whose loss is larger changes nothing; 0: no such limit */
   double beta1, beta2, epsilon;
 };
 
@@ -125,16 +126,17 @@ int m2se_learner_new(struct m2se_learner **learner, const struct m2se_config *co
 void m2se_learner_free(struct m2se_learner *learner);
 
 /* One training step: augment, forward, backward, clip, Adam. gradient_norm_max > 0: a larger norm leaves the
- * weights as they are (result->applied false), as does anything not finite; the step number advances in every
- * case, so that the draws of the next step are the same whether or not this one was applied. M2SE_EINVAL for
- * a batch beyond the limits or with an index out of range: nothing changed, the step number neither. */
+ * weights as they are (result->applied false), as does a loss above loss_max and anything not finite; the
+ * step number advances in every case, so that the draws of the next step are the same whether or not this one
+ * was applied. M2SE_EINVAL for a batch beyond the limits or with an index out of range: nothing changed, the
+ * step number neither. */
 int m2se_learner_step(struct m2se_learner *learner, const struct m2se_batch *batch,
                       const struct m2se_workers *workers, double gradient_norm_max,
                       struct m2se_step_result *result, struct m2se_error *error);
 
 uint64_t m2se_learner_step_number(const struct m2se_learner *learner);
 const struct m2se_config *m2se_learner_config(const struct m2se_learner *learner);
-/* The four settings that may change between steps: learning rates and clip_norm, taken from config. */
+/* The settings that may change between steps: learning rates, clip_norm and loss_max, taken from config. */
 void m2se_learner_set_rates(struct m2se_learner *learner, const struct m2se_config *config);
 /* An item left the catalogue: its slot starts again from zero. */
 void m2se_learner_reset_slot(struct m2se_learner *learner, uint32_t slot);

@@ -18,6 +18,10 @@ int m2se_snapshot_new(struct m2se_snapshot **snapshot, const struct m2se_config 
 void m2se_snapshot_free(struct m2se_snapshot *snapshot);
 /* Copies; slots: rows of the item table in use. Training thread. */
 void m2se_snapshot_take(struct m2se_snapshot *snapshot, const struct m2se_learner *learner, uint32_t slots);
+/* The other way: the learner is what it was then, but for its step number, which goes on so that no draw is
+ * made twice. Rows of the item table that came into use since start again from zero. Same shape, residuals
+ * and biases; training thread. */
+void m2se_snapshot_restore(const struct m2se_snapshot *snapshot, struct m2se_learner *learner);
 bool m2se_snapshot_finite(const struct m2se_snapshot *snapshot);
 uint64_t m2se_snapshot_step(const struct m2se_snapshot *snapshot);
 

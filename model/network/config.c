@@ -53,6 +53,7 @@ int m2se_config_check(const struct m2se_config *c, struct m2se_error *error) {
       {"residual_learning_rate", c->residual_learning_rate, 0, 1e6},
       {"bias_learning_rate", c->bias_learning_rate, 0, 1e6},
       {"clip_norm", c->clip_norm, 0, 1e12},
+      {"loss_max", c->loss_max, 0, 1e12},
       {"beta1", c->beta1, 0, 0.999999},
       {"beta2", c->beta2, 0, 0.999999},
       {"epsilon", c->epsilon, 1e-16, 1},

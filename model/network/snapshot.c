@@ -105,6 +105,29 @@ void m2se_snapshot_take(struct m2se_snapshot *s, const struct m2se_learner *lear
   }
 }
 
+void m2se_snapshot_restore(const struct m2se_snapshot *s, struct m2se_learner *learner) {
+  assert(m2se_config_same_shape(&s->config, &learner->config));
+  assert(s->config.item_residual == learner->config.item_residual);
+  assert(s->config.item_bias == learner->config.item_bias);
+  assert(s->learned.slots <= learner->limits.catalogue);
+  struct m2se_learned target = m2se_learned_of(learner, s->learned.slots);
+  struct array from[ARRAYS], to[ARRAYS];
+  list_arrays(&s->learned, from);
+  list_arrays(&target, to);
+  for (int i = 0; i < ARRAYS; i++) {
+    if (to[i].count > 0) {
+      memcpy(to[i].data, from[i].data, to[i].count * sizeof *to[i].data);
+    }
+  }
+  if (s->learned.slots > 0) {
+    memcpy(learner->table.touched, s->learned.table.touched,
+           s->learned.slots * sizeof *learner->table.touched);
+  }
+  for (uint32_t slot = s->learned.slots; slot < learner->limits.catalogue; slot++) {
+    m2se_learner_reset_slot(learner, slot);
+  }
+}
+
 bool m2se_snapshot_finite(const struct m2se_snapshot *s) {
   struct array arrays[ARRAYS];
   list_arrays(&s->learned, arrays);

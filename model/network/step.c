@@ -328,6 +328,7 @@ int m2se_learner_step(struct m2se_learner *l, const struct m2se_batch *batch,
   result->anchors = l->plan.n_anchors;
   result->flops = m2se_learner_flops(l);
   result->applied = isfinite(result->losses.total) && isfinite(result->gradient_norm) &&
+                    (l->config.loss_max <= 0 || result->losses.total <= l->config.loss_max) &&
                     (gradient_norm_max <= 0 || result->gradient_norm <= gradient_norm_max);
   if (result->applied) {
     if (l->config.clip_norm > 0 && result->gradient_norm > l->config.clip_norm) {
