@@ -29,6 +29,9 @@ struct m2sed_checkpoint_item {
   int64_t popularity_ms;
 };
 
+/* Newest events that the guard left out: enough to find what was wrong with them. */
+enum { M2SED_SKIPPED_MAX = 4096 };
+
 /* All state as of the last message taken. Made by the trainer (weights set, directory empty) or by
  * m2sed_checkpoint_load (weights NULL: they are in the files of `directory`). */
 struct m2sed_checkpoint_state {
@@ -45,6 +48,9 @@ struct m2sed_checkpoint_state {
 
   struct m2sed_example *waiting; /* in the order of arrival */
   uint32_t waiting_count;
+
+  struct m2sed_position *skipped; /* by the guard, oldest first; at most M2SED_SKIPPED_MAX */
+  uint32_t skipped_count;
 
   struct m2sed_example *reservoir;
   uint32_t reservoir_count;

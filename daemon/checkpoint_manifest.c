@@ -11,7 +11,7 @@
 #include "model/files/json.h"
 
 #define FORMAT "m2sed-checkpoint"
-#define VERSION 1
+#define VERSION 2
 
 /* Counters and settings, each named once. */
 #define COUNTERS(X)                                                                                          \
@@ -21,7 +21,9 @@
   X(skipped_no_features)                                                                                     \
   X(skipped_duplicate)                                                                                       \
   X(skipped_guard)                                                                                           \
-  X(dead_lettered)
+  X(dead_lettered)                                                                                           \
+  X(refused_in_a_row)                                                                                        \
+  X(rollbacks)
 #define SIZES(X) X(d) X(da) X(h) X(experts) X(layers) X(heads) X(ffn) X(max_len)
 #define REALS(X) X(tau) X(lambda) X(dropout)
 #define SWITCHES(X) X(item_residual) X(item_bias)

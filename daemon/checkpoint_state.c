@@ -18,11 +18,14 @@
   X(position, M2SE_U64, uint64_t, at.position)                                                               \
   X(partition, M2SE_I32, int32_t, at.partition)                                                              \
   X(item, M2SE_U32, uint32_t, item)
+#define POSITION_COLUMNS(X)                                                                                  \
+  X(position, M2SE_U64, uint64_t, position)                                                                  \
+  X(partition, M2SE_I32, int32_t, partition)
 #define ITEM_COLUMNS(X)                                                                                      \
   X(popularity, M2SE_F64, double, popularity)                                                                \
   X(popularity_ms, M2SE_I64, int64_t, popularity_ms)
 
-enum { TENSORS = 2 * 7 + 4 + 1 };
+enum { TENSORS = 2 * 7 + 2 + 4 + 1 };
 
 /* ---- what a state must keep ---- */
 
@@ -110,6 +113,12 @@ static void add_examples(struct columns *columns, const char *group, const struc
   }
 }
 
+static void add_positions(struct columns *columns, const char *group, const struct m2sed_position *in,
+                          uint32_t count) {
+  uint8_t *bytes;
+  POSITION_COLUMNS(WRITE_COLUMN)
+}
+
 static void add_items(struct columns *columns, const char *group, const struct m2sed_checkpoint_item *in,
                       uint32_t count) {
   uint8_t *bytes;
@@ -143,13 +152,14 @@ int m2sed_state_write(const char *path, const struct m2sed_checkpoint_state *sta
   struct columns columns = {0};
   add_examples(&columns, "waiting.", state->waiting, state->waiting_count);
   add_examples(&columns, "reservoir.", state->reservoir, state->reservoir_count);
+  add_positions(&columns, "skipped.", state->skipped, state->skipped_count);
   add_items(&columns, "items.", state->items, state->item_count);
   uint8_t *loop_data = add_column(&columns, "", "loop", M2SE_U8, info->loop_bytes);
   if (loop_data != NULL && info->loop_bytes > 0) {
     memcpy(loop_data, info->loop_data, info->loop_bytes);
   }
   qsort(columns.tensors, columns.count, sizeof columns.tensors[0], compare_width);
-  const struct m2se_metadata metadata[] = {{"format", "m2sed-state"}, {"version", "1"}};
+  const struct m2se_metadata metadata[] = {{"format", "m2sed-state"}, {"version", "2"}};
   const struct m2se_safetensors_content content = {
       .tensors = columns.tensors, .tensor_count = columns.count, .metadata = metadata, .metadata_count = 2};
   code = columns.failed
@@ -264,6 +274,28 @@ static int read_examples(const struct reader *reader, struct m2sed_example **exa
   return code;
 }
 
+static int read_positions(const struct reader *reader, struct m2sed_position **positions,
+                          uint32_t *position_count) {
+  uint64_t count = M2SE_ANY;
+  const uint8_t *bytes = NULL;
+  int code = column(reader, "position", M2SE_U64, &count, &bytes);
+  if (code == 0 && count > M2SED_SKIPPED_MAX) {
+    code = m2se_error_set(reader->error, M2SE_ERANGE, "%sposition: %" PRIu64 " of them, more than %d",
+                          reader->group, count, M2SED_SKIPPED_MAX);
+  }
+  if (code < 0) {
+    return code;
+  }
+  struct m2sed_position *out = calloc(count + 1, sizeof *out);
+  if (out == NULL) {
+    return m2se_error_set(reader->error, M2SE_ENOMEM, "%" PRIu64 " positions", count);
+  }
+  *positions = out;
+  *position_count = (uint32_t)count;
+  POSITION_COLUMNS(READ_COLUMN)
+  return code;
+}
+
 static int read_items(const struct reader *reader, struct m2sed_checkpoint_state *state) {
   struct rows ids;
   const uint8_t *bytes = NULL;
@@ -315,7 +347,7 @@ int m2sed_state_read(const char *path, struct m2sed_checkpoint_state *state, str
   }
   uint64_t version;
   struct reader reader = {.file = file, .error = error};
-  code = m2se_safetensors_metadata_uint(file, "version", 1, 1, &version, error);
+  code = m2se_safetensors_metadata_uint(file, "version", 2, 2, &version, error);
   if (code == 0) {
     reader.group = "waiting.";
     code = read_examples(&reader, &state->waiting, &state->waiting_count);
@@ -323,6 +355,10 @@ int m2sed_state_read(const char *path, struct m2sed_checkpoint_state *state, str
   if (code == 0) {
     reader.group = "reservoir.";
     code = read_examples(&reader, &state->reservoir, &state->reservoir_count);
+  }
+  if (code == 0) {
+    reader.group = "skipped.";
+    code = read_positions(&reader, &state->skipped, &state->skipped_count);
   }
   if (code == 0) {
     reader.group = "items.";

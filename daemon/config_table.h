@@ -90,6 +90,11 @@
     "Norm to which a larger gradient is scaled down; 0: never.") \
   X(train, gradient_norm_max, REAL, "0", 0, 1e30, "", 0, \
     "A step whose gradient is larger is left out; 0: only if it is not finite.") \
+  X(train, loss_max, REAL, "100", 0, 1e12, "", 0, \
+    "A step whose loss is larger is left out; it begins at about 20. 0: only if it is not finite.") \
+  X(train, guard_rollback, COUNT, "20", 0, 1e6, "", 0, \
+    "After so many steps left out in a row the weights go back to those of the last checkpoint; positions " \
+    "and counters stay. 0: never.") \
   X(train, replay_ratio, REAL, "3", 0, 1000, "", 0, \
     "Replayed sequences for each fresh one in a mini-batch.") \
   X(train, reservoir, COUNT, "100000", 0, 1e8, "", 0, \

@@ -29,6 +29,8 @@
   X(gauge, waiting_examples, 1, training.waiting, "New examples that wait for a mini-batch.")                \
   X(gauge, step_seconds, MS, training.step_ms, "Duration of the last step.")                                 \
   X(gauge, last_step_age_seconds, 1, training.last_step_age_seconds, "Time since the last step.")            \
+  X(gauge, steps_refused_in_a_row, 1, training.refused_in_a_row, "Newest steps that the guard left out.")    \
+  X(counter, rollbacks_total, 1, training.rollbacks, "Times that the weights went back.")                    \
   X(gauge, reservoir_examples, 1, reservoir.size, "Examples kept for replay.")                               \
   X(gauge, reservoir_capacity_examples, 1, reservoir.capacity, "Most examples kept for replay.")             \
   X(gauge, epoch, 1, serving.epoch, "Epoch of the vectors that readers see.")                                \

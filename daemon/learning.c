@@ -19,6 +19,7 @@ void m2sed_learning_free(struct m2sed_learning *learning) {
   m2se_learner_free(learning->learner);
   m2sed_batcher_free(learning->batcher);
   m2sed_reservoir_deinit(&learning->reservoir);
+  free(learning->skipped);
   free(learning->records);
   free(learning->popularity);
   free(learning->next_position);
@@ -50,6 +51,12 @@ static void popularity_count(struct m2sed_learning *learning, uint32_t slot, int
 
 /* ---- messages ---- */
 
+static void reset_slot(struct m2sed_learning *learning, uint32_t slot) {
+  if (m2sed_table_slots(&learning->config, learning->settings.items_max) > 0) {
+    m2se_learner_reset_slot(learning->learner, slot);
+  }
+}
+
 static void take_item(struct m2sed_learning *learning, struct m2sed_item_record *record) {
   assert(record->slot < learning->settings.items_max);
   if (record->slot >= learning->slots) {
@@ -58,9 +65,7 @@ static void take_item(struct m2sed_learning *learning, struct m2sed_item_record 
   m2sed_item_record_release(learning->records[record->slot]);
   learning->records[record->slot] = record;
   if (record->deleted) {
-    if (m2sed_table_slots(&learning->config, learning->settings.items_max) > 0) {
-      m2se_learner_reset_slot(learning->learner, record->slot);
-    }
+    reset_slot(learning, record->slot);
     learning->popularity[record->slot] = (struct m2sed_popularity){0};
   }
 }
@@ -129,6 +134,15 @@ uint64_t m2sed_learning_step_number(const struct m2sed_learning *learning) {
 
 /* ---- a step ---- */
 
+/* The oldest one makes room. */
+static void remember_skipped(struct m2sed_learning *learning, struct m2sed_position at) {
+  if (learning->skipped_count == M2SED_SKIPPED_MAX) {
+    learning->skipped_count--;
+    memmove(learning->skipped, learning->skipped + 1, learning->skipped_count * sizeof at);
+  }
+  learning->skipped[learning->skipped_count++] = at;
+}
+
 /* What becomes of the fresh examples once the step is over. */
 static void settle_fresh(struct m2sed_learning *learning, const struct m2sed_batch *batch, bool applied) {
   const struct m2sed_example *waiting = m2sed_batcher_waiting_examples(learning->batcher);
@@ -137,6 +151,7 @@ static void settle_fresh(struct m2sed_learning *learning, const struct m2sed_bat
       learning->counters.skipped_no_features++;
     } else if (!applied) {
       learning->counters.skipped_guard++;
+      remember_skipped(learning, waiting[i].at);
     } else {
       learning->counters.trained_events++;
       learning->counters.event_digest += waiting[i].digest;
@@ -157,6 +172,7 @@ bool m2sed_learning_step(struct m2sed_learning *learning, const struct m2se_work
     int code = m2se_learner_step(learning->learner, &batch.network, workers,
                                  learning->settings.gradient_norm_max, &step, &error);
     assert(code == 0); /* the mini-batch is ours, so only a bug can make it invalid */
+    learning->counters.refused_in_a_row = step.applied ? 0 : learning->counters.refused_in_a_row + 1;
   }
   settle_fresh(learning, &batch, step.applied);
   *result = (struct m2sed_trained_message){
@@ -173,6 +189,29 @@ bool m2sed_learning_step(struct m2sed_learning *learning, const struct m2se_work
   };
   m2sed_learning_report(learning, result);
   return stepped;
+}
+
+/* ---- the guard ---- */
+
+bool m2sed_learning_is_suspect(const struct m2sed_learning *learning) {
+  uint32_t limit = learning->settings.guard_rollback;
+  return limit > 0 && learning->counters.refused_in_a_row % limit != 0;
+}
+
+bool m2sed_learning_must_go_back(const struct m2sed_learning *learning) {
+  uint32_t limit = learning->settings.guard_rollback;
+  return limit > 0 && learning->counters.refused_in_a_row > 0 &&
+         learning->counters.refused_in_a_row % limit == 0;
+}
+
+void m2sed_learning_go_back(struct m2sed_learning *learning, const struct m2sed_checkpoint_state *good) {
+  m2se_snapshot_restore(good->weights, learning->learner);
+  for (uint32_t i = 0; i < learning->slots; i++) {
+    if (learning->records[i] != NULL && learning->records[i]->deleted) {
+      reset_slot(learning, i);
+    }
+  }
+  learning->counters.rollbacks++;
 }
 
 void m2sed_learning_report(const struct m2sed_learning *learning, struct m2sed_trained_message *message) {

@@ -33,6 +33,14 @@ uint32_t m2sed_learning_waiting(const struct m2sed_learning *learning);
  * False: there was nothing left to train (all its items have lost their features), no step was made. */
 bool m2sed_learning_step(struct m2sed_learning *learning, const struct m2se_workers *workers,
                          struct m2sed_trained_message *result);
+/* The guard. A step whose loss or gradient is not finite or too large changes nothing; its fresh examples
+ * are counted and their positions remembered. After settings.guard_rollback such steps in a row the weights
+ * are taken for damaged (must_go_back, until the next step), from the first one on they are suspect. */
+bool m2sed_learning_is_suspect(const struct m2sed_learning *learning);
+bool m2sed_learning_must_go_back(const struct m2sed_learning *learning);
+/* Weights, moments and item table become those of `good`; positions, counters, step number, waiting examples
+ * and reservoir stay: no event is trained twice, none is taken back. */
+void m2sed_learning_go_back(struct m2sed_learning *learning, const struct m2sed_checkpoint_state *good);
 /* The counters and sizes of a message, as they stand. */
 void m2sed_learning_report(const struct m2sed_learning *learning, struct m2sed_trained_message *message);
 uint64_t m2sed_learning_step_number(const struct m2sed_learning *learning);

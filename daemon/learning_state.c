@@ -29,11 +29,12 @@ int m2sed_train_settings_check(const struct m2sed_train_settings *settings, stru
 static int allocate(struct m2sed_learning *learning, struct m2se_error *error) {
   const struct m2sed_train_settings *settings = &learning->settings;
   struct m2se_limits limits;
+  learning->skipped = calloc(M2SED_SKIPPED_MAX, sizeof *learning->skipped);
   learning->next_position = calloc(M2SED_PARTITIONS_MAX, sizeof *learning->next_position);
   learning->records = calloc(settings->items_max, sizeof(struct m2sed_item_record *));
   learning->popularity = calloc(settings->items_max, sizeof *learning->popularity);
   int code = m2sed_reservoir_init(&learning->reservoir, settings->reservoir_capacity, learning->config.seed);
-  if (learning->next_position == NULL || learning->records == NULL || learning->popularity == NULL ||
+  if (!learning->skipped || !learning->next_position || !learning->records || !learning->popularity ||
       code < 0) {
     return m2se_error_set(error, M2SE_ENOMEM, "a reservoir of %u examples and a catalogue of %u items",
                           settings->reservoir_capacity, settings->items_max);
@@ -92,6 +93,10 @@ static int restore(struct m2sed_learning *learning, const struct m2sed_checkpoin
   }
   learning->counters = state->counters;
   learning->newest_event_ms = state->newest_event_ms;
+  learning->skipped_count = state->skipped_count;
+  if (state->skipped_count > 0) {
+    memcpy(learning->skipped, state->skipped, state->skipped_count * sizeof *state->skipped);
+  }
   for (uint32_t i = 0; i < state->position_count; i++) {
     assert(state->positions[i].partition >= 0 && state->positions[i].partition < M2SED_PARTITIONS_MAX);
     learning->next_position[state->positions[i].partition] = state->positions[i].position;
@@ -143,11 +148,12 @@ int m2sed_learning_snapshot_new(const struct m2sed_learning *learning, struct m2
   }
   s->positions = calloc(M2SED_PARTITIONS_MAX, sizeof *s->positions);
   s->waiting = calloc(m2sed_batcher_capacity(learning->batcher), sizeof *s->waiting);
+  s->skipped = calloc(M2SED_SKIPPED_MAX, sizeof *s->skipped);
   s->reservoir = calloc((size_t)settings->reservoir_capacity + 1, sizeof *s->reservoir);
   s->items = calloc(settings->items_max, sizeof *s->items);
   int code = m2se_snapshot_new(&s->weights, &learning->config,
                                m2sed_table_slots(&learning->config, settings->items_max), error);
-  if (code == 0 && (!s->positions || !s->waiting || !s->reservoir || !s->items)) {
+  if (code == 0 && (!s->positions || !s->waiting || !s->skipped || !s->reservoir || !s->items)) {
     code = m2se_error_set(error, M2SE_ENOMEM, "a snapshot of %u items and %u examples", settings->items_max,
                           settings->reservoir_capacity);
   }
@@ -166,6 +172,7 @@ void m2sed_learning_snapshot_free(struct m2sed_checkpoint_state *state) {
   m2se_snapshot_free(state->weights);
   free(state->positions);
   free(state->waiting);
+  free(state->skipped);
   free(state->reservoir);
   free(state->items);
   free(state);
@@ -202,6 +209,8 @@ void m2sed_learning_snapshot_take(const struct m2sed_learning *learning,
   state->waiting_count = m2sed_batcher_waiting(learning->batcher);
   memcpy(state->waiting, m2sed_batcher_waiting_examples(learning->batcher),
          state->waiting_count * sizeof *state->waiting);
+  state->skipped_count = learning->skipped_count;
+  memcpy(state->skipped, learning->skipped, learning->skipped_count * sizeof *state->skipped);
   state->reservoir_count = learning->reservoir.count;
   state->reservoir_seen = learning->reservoir.seen;
   if (state->reservoir_count > 0) {

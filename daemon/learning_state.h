@@ -19,6 +19,8 @@ struct m2sed_learning {
   struct m2sed_batcher *batcher;
   struct m2sed_reservoir reservoir;
   struct m2sed_trainer_counters counters;
+  struct m2sed_position *skipped; /* [M2SED_SKIPPED_MAX] by the guard, oldest first */
+  uint32_t skipped_count;
   uint64_t *next_position;             /* [M2SED_PARTITIONS_MAX], 0: nothing taken yet */
   struct m2sed_item_record **records;  /* [items_max] by slot */
   struct m2sed_popularity *popularity; /* [items_max] by slot */

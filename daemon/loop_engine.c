@@ -30,6 +30,7 @@ static struct m2se_config model_config(const struct m2sed_loop *loop) {
   model.residual_learning_rate = c->train_residual_learning_rate;
   model.bias_learning_rate = c->train_bias_learning_rate;
   model.clip_norm = c->train_clip_norm;
+  model.loss_max = c->train_loss_max;
   return model;
 }
 
@@ -41,6 +42,7 @@ static int make_trainer(struct m2sed_loop *loop, const struct m2se_config *model
                                                 .reservoir_capacity = (uint32_t)c->train_reservoir,
                                                 .epoch_steps = (uint32_t)c->serve_epoch_steps,
                                                 .gradient_norm_max = c->train_gradient_norm_max,
+                                                .guard_rollback = (uint32_t)c->train_guard_rollback,
                                                 .popularity_half_life_seconds =
                                                     c->serve_popularity_half_life_seconds,
                                                 .items_max = (uint32_t)c->model_items_max,
@@ -134,6 +136,9 @@ void m2sed_loop_to_server(struct m2sed_loop *loop, const struct m2sed_serve_mess
 /* ---- answers ---- */
 
 static void take_step(struct m2sed_loop *loop, const struct m2sed_trained_message *message) {
+  if (loop->last_step.step && message->counters.rollbacks > loop->last_step.counters.rollbacks)
+    M2SED_LOG(loop->log, ERROR, "weights went back to the last good ones", M2SED_U("step", message->step),
+              M2SED_U("refused_in_a_row", message->counters.refused_in_a_row));
   loop->last_step = *message;
   loop->last_step_ms = loop->now_ms;
   loop->counts.steps_applied += message->applied;

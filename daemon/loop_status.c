@@ -104,7 +104,9 @@ static void fill_training(const struct m2sed_loop *loop, struct m2se_status *sta
       .waiting = step->waiting,
       .step_ms = step->step_ms,
       .examples_per_second = step->step_ms > 0 ? 1000 * (step->fresh + step->replayed) / step->step_ms : 0,
-      .last_step_age_seconds = loop->last_step_ms ? (double)(loop->now_ms - loop->last_step_ms) / 1000 : 0};
+      .last_step_age_seconds = loop->last_step_ms ? (double)(loop->now_ms - loop->last_step_ms) / 1000 : 0,
+      .refused_in_a_row = step->counters.refused_in_a_row,
+      .rollbacks = step->counters.rollbacks};
   status->reservoir = (struct m2se_status_reservoir){
       .size = step->reservoir_size, .capacity = loop->config->train_reservoir, .seen = step->reservoir_seen};
 }
@@ -269,6 +271,8 @@ static uint32_t find_reasons(struct m2sed_loop *loop, const struct m2se_status *
        "consumption is paused: something is slow"},
       {loop->garbage.open, "consumption is paused: most of what came was garbage (kafka.garbage_share); "
                            "SIGHUP or a restart makes it go on"},
+      {status->training.refused_in_a_row > 0,
+       "training steps are left out: loss or gradient not finite or too large"},
       {letters != NULL, letters}};
   uint32_t count = 0;
   for (uint32_t i = 0; i < M2SED_STATUS_REASONS; i++)

@@ -61,6 +61,8 @@ enum m2sed_trained_kind {
 struct m2sed_trainer_counters { /* all since the beginning of the lineage; in the checkpoint */
   uint64_t trained_events, event_digest;
   uint64_t skipped_no_context, skipped_no_features, skipped_duplicate, skipped_guard, dead_lettered;
+  uint64_t refused_in_a_row; /* steps that the guard left out since the last one that it let pass */
+  uint64_t rollbacks;        /* how often the weights went back */
 };
 struct m2sed_checkpoint_state; /* checkpoint.h: everything a generation holds */
 struct m2sed_trained_message {

@@ -23,6 +23,7 @@ struct m2sed_trainer {
   struct m2sed_ring *returned; /* loop -> trainer: pointers to snapshots, all of them at first */
   struct m2sed_waker waker;
   struct m2sed_checkpoint_state *snapshots[SNAPSHOTS];
+  const struct m2sed_checkpoint_state *good; /* the newest of them: where the guard goes back to */
   pthread_t thread;
   bool started;
 
@@ -54,6 +55,11 @@ static void step(struct m2sed_trainer *trainer) {
   int64_t begin = now_ns();
   struct m2sed_trained_message *message = m2sed_ring_claim_wait(trainer->output, &trainer->waker);
   if (m2sed_learning_step(trainer->learning, &trainer->workers, message)) {
+    if (m2sed_learning_must_go_back(trainer->learning)) {
+      m2sed_learning_go_back(trainer->learning, trainer->good);
+      m2sed_learning_report(trainer->learning, message);
+      trainer->copy_wanted = true;
+    }
     message->step_ms = (double)(now_ns() - begin) * 1e-6;
     m2sed_ring_publish(trainer->output);
   }
@@ -77,13 +83,15 @@ static bool hand_out(struct m2sed_trainer *trainer) {
       did = true;
     }
   }
-  if (trainer->snapshot_wanted) {
+  /* While the weights are suspect no generation is made of them: it would push out a good one. */
+  if (trainer->snapshot_wanted && (trainer->stopping || !m2sed_learning_is_suspect(trainer->learning))) {
     struct m2sed_checkpoint_state **slot = m2sed_ring_peek(trainer->returned, 0);
     if (slot != NULL) {
       struct m2sed_checkpoint_state *snapshot = *slot;
       m2sed_ring_release(trainer->returned);
       int64_t begin = now_ns();
       m2sed_learning_snapshot_take(trainer->learning, snapshot);
+      trainer->good = snapshot;
       answer(trainer, M2SED_TRAINED_SNAPSHOT, snapshot, (double)(now_ns() - begin) * 1e-6);
       trainer->snapshot_wanted = false;
       did = true;
@@ -180,6 +188,10 @@ static int allocate(struct m2sed_trainer *trainer, const struct m2se_config *con
     if (code == 0) {
       return_snapshot(trainer, trainer->snapshots[i]);
     }
+  }
+  if (code == 0) {
+    trainer->good = trainer->snapshots[SNAPSHOTS - 1];
+    m2sed_learning_snapshot_take(trainer->learning, trainer->snapshots[SNAPSHOTS - 1]);
   }
   return code;
 }

@@ -20,6 +20,7 @@ struct m2sed_train_settings {
   uint32_t reservoir_capacity; /* train.reservoir: examples kept for replay */
   uint32_t epoch_steps;        /* serve.epoch_steps: steps between two copies for serving, 1.. */
   double gradient_norm_max;    /* train.gradient_norm_max: a larger norm skips the step; 0: no such limit */
+  uint32_t guard_rollback;     /* train.guard_rollback: so many refused steps in a row go back; 0: never */
   double popularity_half_life_seconds; /* serve.popularity_half_life_seconds; 0: counts do not decay */
   uint32_t items_max;                  /* model.items_max: slots of the catalogue */
   uint32_t rows_max;                   /* rows of one modality that an item may have */

@@ -74,7 +74,9 @@
   X(uint32, waiting)                                                                                         \
   X(double, step_ms)                                                                                         \
   X(double, examples_per_second)                                                                             \
-  X(double, last_step_age_seconds)
+  X(double, last_step_age_seconds)                                                                           \
+  X(uint64, refused_in_a_row)                                                                                \
+  X(uint64, rollbacks)
 
 #define M2SE_STATUS_RESERVOIR(X)                                                                             \
   X(uint64, size)                                                                                            \

@@ -87,11 +87,15 @@ void rig_start(struct checkpoint_rig *rig) {
                                                     .skipped_no_features = 4,
                                                     .skipped_duplicate = 5,
                                                     .skipped_guard = 6,
-                                                    .dead_lettered = 7};
+                                                    .dead_lettered = 7,
+                                                    .refused_in_a_row = 8,
+                                                    .rollbacks = 9};
   state->positions = rig->positions;
   state->position_count = RIG_POSITIONS;
   state->waiting = rig->waiting;
   state->waiting_count = RIG_WAITING;
+  state->skipped = rig->positions;
+  state->skipped_count = RIG_POSITIONS;
   state->reservoir = rig->reservoir;
   state->reservoir_count = RIG_RESERVOIR;
   state->reservoir_seen = UINT64_C(1) << 33;

@@ -58,6 +58,11 @@ static void assert_same_state(const struct checkpoint_rig *rig, const struct m2s
     assert_true(a->positions[i].position == b->positions[i].position);
   }
   assert_same_examples(a->waiting, a->waiting_count, b->waiting, b->waiting_count);
+  assert_int_equal(a->skipped_count, b->skipped_count);
+  for (uint32_t i = 0; i < a->skipped_count; i++) {
+    assert_int_equal(a->skipped[i].partition, b->skipped[i].partition);
+    assert_true(a->skipped[i].position == b->skipped[i].position);
+  }
   assert_same_examples(a->reservoir, a->reservoir_count, b->reservoir, b->reservoir_count);
   assert_true(a->reservoir_seen == b->reservoir_seen);
   assert_int_equal(a->item_count, b->item_count);
@@ -271,7 +276,7 @@ static void test_other_manifests(void **unused) {
   static const struct {
     const char *from, *to, *why;
   } edits[] = {
-      {"\"version\": 1", "\"version\": 2", "version 2"},
+      {"\"version\": 2", "\"version\": 1", "version 1"},
       {"\"format\": \"m2sed-checkpoint\"", "\"format\": \"x\"", "format x"},
       {"\"generation\": \"2\"", "\"generation\": \"3\"", "generation 3"},
       {"\"generation\": \"2\"", "\"generation\": \"-2\"", "generation"},
@@ -302,7 +307,7 @@ static void test_other_manifests(void **unused) {
     assert_falls_back(&rig, edits[i].why);
     rig_overwrite(path, before, size);
   }
-  rig_edit_manifest(&rig, 2, "\"version\": 1", "\"version\":  1"); /* the edit itself is not the reason */
+  rig_edit_manifest(&rig, 2, "\"version\": 2", "\"version\":  2"); /* the edit itself is not the reason */
   assert_newest_good(&rig);
   free(before);
   rig_stop(&rig);

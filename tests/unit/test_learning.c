@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "daemon/pool.h"
 #include "tests/unit/checkpoint_rig.h"
@@ -320,6 +321,114 @@ static void test_guard(void **unused) {
   assert_memory_equal(bytes + sizeof header + header, bytes_again + sizeof header + header, 3000);
   free(bytes);
   free(bytes_again);
+  /* The checkpoint tells which events they were. */
+  char dir[64];
+  struct m2sed_checkpoint_state *state = rig_reload(learning, dir);
+  assert_true(state->skipped_count == result.counters.skipped_guard);
+  assert_true(state->counters.refused_in_a_row == result.step);
+  for (uint32_t i = 0, n = 0; i < state->skipped_count; i++, n++) {
+    struct m2sed_train_message event = rig_event(&stream, n);
+    while (event.at.position != state->skipped[i].position) {
+      event = rig_event(&stream, ++n);
+    }
+    assert_int_equal(event.at.partition, state->skipped[i].partition);
+    assert_int_equal(event.outcome, M2SED_TEACHES);
+  }
+  m2sed_checkpoint_state_free(state);
+  rig_remove_tree(dir);
+  m2sed_learning_free(learning);
+}
+
+static void test_loss_max(void **unused) {
+  (void)unused;
+  struct m2se_workers serial = m2se_workers_serial();
+  struct m2se_config config = rig_config();
+  struct m2sed_train_settings settings = rig_settings();
+  for (int refused = 0; refused <= 1; refused++) {
+    config.loss_max = refused ? 0.5 : 1000;
+    struct m2sed_learning *learning = open_learning(&config, &settings, NULL);
+    take_items(learning);
+    feed(learning, &serial, 0, 60);
+    struct m2sed_trained_message result = report(learning);
+    assert_true((result.counters.trained_events == 0) == refused);
+    assert_true((result.counters.skipped_guard > 0) == refused);
+    m2sed_learning_free(learning);
+  }
+}
+
+/* Weights, moments and item table of the good state come back, also where items came since; nothing else. */
+static void test_go_back(void **unused) {
+  (void)unused;
+  enum { LATE = 11 };
+  struct m2se_workers serial = m2se_workers_serial();
+  struct m2se_config config = rig_config();
+  struct m2sed_train_settings settings = rig_settings();
+  struct m2se_error error;
+  struct m2sed_checkpoint_state *good;
+  struct m2sed_learning *learning = open_learning(&config, &settings, NULL);
+  for (uint32_t slot = 0; slot < LATE; slot++) {
+    struct m2sed_train_message item = rig_item(slot, 1);
+    m2sed_learning_take(learning, &item);
+  }
+  feed(learning, &serial, 0, 150);
+  assert_int_equal(m2sed_learning_snapshot_new(learning, &good, &error), 0);
+  m2sed_learning_snapshot_take(learning, good);
+  take_items(learning);
+  feed(learning, &serial, 150, 250);
+  struct m2sed_trained_message before = report(learning);
+  assert_true(before.step > good->step && good->step > 0);
+  m2sed_learning_go_back(learning, good);
+  struct m2sed_trained_message after = report(learning);
+  assert_true(after.counters.rollbacks == 1);
+  after.counters.rollbacks = 0;
+  assert_memory_equal(&before.counters, &after.counters, sizeof before.counters);
+  assert_true(after.step == before.step && after.waiting == before.waiting);
+  assert_true(after.reservoir_seen == before.reservoir_seen);
+  /* As serving sees them: what was there is as then, what came since is as new. */
+  struct m2sed_checkpoint_state *now;
+  char path[2][64] = {"/tmp/m2sed-back-a-XXXXXX", "/tmp/m2sed-back-b-XXXXXX"};
+  assert_int_equal(m2sed_learning_snapshot_new(learning, &now, &error), 0);
+  m2sed_learning_snapshot_take(learning, now);
+  char *text[2];
+  size_t size[2];
+  for (int i = 0; i < 2; i++) {
+    close(mkstemp(path[i]));
+    assert_int_equal(m2se_snapshot_write_model(i == 0 ? good->weights : now->weights, path[i], &error), 0);
+    text[i] = rig_read(path[i], &size[i]);
+    unlink(path[i]);
+  }
+  uint64_t header[2]; /* it has the step in it */
+  memcpy(&header[0], text[0], sizeof header[0]);
+  memcpy(&header[1], text[1], sizeof header[1]);
+  assert_true(size[0] - header[0] == size[1] - header[1] && size[0] - header[0] > 3000);
+  assert_memory_equal(text[0] + 8 + header[0], text[1] + 8 + header[1], size[0] - header[0] - 8);
+  free(text[0]);
+  free(text[1]);
+  feed(learning, &serial, 250, EVENTS); /* and it goes on */
+  assert_true(report(learning).counters.trained_events > before.counters.trained_events);
+  assert_true(report(learning).counters.refused_in_a_row == 0);
+  m2sed_learning_snapshot_free(now);
+  m2sed_learning_snapshot_free(good);
+  m2sed_learning_free(learning);
+}
+
+static void test_suspect(void **unused) {
+  (void)unused;
+  struct m2se_workers serial = m2se_workers_serial();
+  struct m2se_config config = rig_config();
+  struct m2sed_train_settings settings = rig_settings();
+  settings.guard_rollback = 3;
+  settings.gradient_norm_max = 1e-9;
+  struct m2sed_learning *learning = open_learning(&config, &settings, NULL);
+  take_items(learning);
+  assert_false(m2sed_learning_is_suspect(learning) || m2sed_learning_must_go_back(learning));
+  for (uint32_t n = 0; n < 100; n++) {
+    feed(learning, &serial, n, n + 1);
+    uint64_t step = report(learning).step;
+    assert_true(m2sed_learning_must_go_back(learning) == (step > 0 && step % 3 == 0));
+    assert_true(m2sed_learning_is_suspect(learning) == (step % 3 != 0));
+  }
+  assert_true(report(learning).step > 6);
   m2sed_learning_free(learning);
 }
 
@@ -452,17 +561,13 @@ static void test_settings_check(void **unused) {
 int main(void) {
   rig_stream_make(&stream, EVENTS);
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_counts),
-      cmocka_unit_test(test_repeated_events),
-      cmocka_unit_test(test_outcomes),
-      cmocka_unit_test(test_any_number_of_workers),
-      cmocka_unit_test(test_seed_matters),
-      cmocka_unit_test(test_restored_after_any_event),
-      cmocka_unit_test(test_restore_refused),
-      cmocka_unit_test(test_guard),
-      cmocka_unit_test(test_flush_and_lost_features),
-      cmocka_unit_test(test_popularity),
-      cmocka_unit_test(test_deleted_item_keeps_its_slot),
+      cmocka_unit_test(test_counts),          cmocka_unit_test(test_repeated_events),
+      cmocka_unit_test(test_outcomes),        cmocka_unit_test(test_any_number_of_workers),
+      cmocka_unit_test(test_seed_matters),    cmocka_unit_test(test_restored_after_any_event),
+      cmocka_unit_test(test_restore_refused), cmocka_unit_test(test_guard),
+      cmocka_unit_test(test_loss_max),        cmocka_unit_test(test_go_back),
+      cmocka_unit_test(test_suspect),         cmocka_unit_test(test_flush_and_lost_features),
+      cmocka_unit_test(test_popularity),      cmocka_unit_test(test_deleted_item_keeps_its_slot),
       cmocka_unit_test(test_settings_check),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -283,6 +283,45 @@ static void test_snapshots(void **unused) {
   close_rig(&rig);
 }
 
+/* No generation is made of suspect weights; after three refused steps in a row they are the good ones again.
+ */
+static void test_guard_goes_back(void **unused) {
+  (void)unused;
+  struct rig rig;
+  struct m2se_error error;
+  open_rig(&rig, NULL, 1);
+  m2sed_trainer_free(rig.trainer);
+  rig.settings.guard_rollback = 3;
+  rig.settings.gradient_norm_max = 1e-9;
+  assert_int_equal(m2sed_trainer_new(&rig.trainer, &rig.config, &rig.settings, rig.exchange, NULL, &error),
+                   0);
+  start(&rig);
+  send_items(&rig);
+  uint32_t n = 0;
+  for (; rig.steps < 1; n++) {
+    send_events(&rig, n, n + 1);
+    RIG_WAIT_UNTIL(pump(&rig), m2sed_ring_used(m2sed_trainer_input(rig.trainer)) == 0)
+  }
+  send_kind(&rig, M2SED_TRAIN_CHECKPOINT);
+  for (int i = 0; i < 50; i++) {
+    pump(&rig);
+    rig_pause();
+  }
+  assert_int_equal(rig.snapshots_came, 0);
+  assert_true(rig.newest.counters.refused_in_a_row == 1 && rig.newest.counters.rollbacks == 0);
+  for (; rig.snapshots_came == 0; n++) {
+    assert_true(n < 100);
+    send_events(&rig, n, n + 1);
+    RIG_WAIT_UNTIL(pump(&rig), m2sed_ring_used(m2sed_trainer_input(rig.trainer)) == 0)
+    rig_pause();
+  }
+  assert_true(rig.newest.counters.refused_in_a_row == 3 && rig.newest.counters.rollbacks == 1);
+  send_events(&rig, n, EVENTS);
+  stop(&rig);
+  assert_true(rig.applied == 0 && rig.newest.counters.rollbacks == rig.steps / 3);
+  close_rig(&rig);
+}
+
 static void test_copies(void **unused) {
   (void)unused;
   struct rig rig;
@@ -363,11 +402,9 @@ static void test_never_started(void **unused) {
 int main(void) {
   rig_stream_make(&stream, EVENTS);
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_learns_the_same),
-      cmocka_unit_test(test_stop_and_go_on),
-      cmocka_unit_test(test_snapshots),
-      cmocka_unit_test(test_copies),
-      cmocka_unit_test(test_stop_before_the_rest),
+      cmocka_unit_test(test_learns_the_same), cmocka_unit_test(test_stop_and_go_on),
+      cmocka_unit_test(test_snapshots),       cmocka_unit_test(test_guard_goes_back),
+      cmocka_unit_test(test_copies),          cmocka_unit_test(test_stop_before_the_rest),
       cmocka_unit_test(test_never_started),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
