@@ -215,6 +215,7 @@ static void on_redis_given_up(void *arg) {
 /* The start failed half-way: what was opened is closed again, so that the loop comes to its end. */
 static void give_up(struct m2sed_loop *loop) {
   loop->phase = M2SED_PHASE_CLOSED;
+  m2sed_loop_http_stop(loop); /* its answers look at what goes now */
   m2se_kafka_free(loop->kafka);
   loop->kafka = NULL;
   if (loop->redis)
