@@ -54,8 +54,10 @@ static void post_ready(struct m2sed_loop *loop) {
     m2sed_loop_to_trainer(loop, &event->message);
     struct m2sed_partition *partition = m2sed_positions_find(loop->positions, event->message.at.partition);
     uint64_t position = event->message.at.position;
-    if (partition && partition->epoch == position >> M2SED_EPOCH_BITS)
-      partition->trained_offset = (int64_t)(position & M2SED_OFFSET_MASK) + 1;
+    int64_t following = (int64_t)(position & M2SED_OFFSET_MASK) + 1;
+    if (partition && partition->epoch == position >> M2SED_EPOCH_BITS &&
+        following > partition->trained_offset)
+      partition->trained_offset = following;
     loop->events_first++;
   }
 }

@@ -38,6 +38,17 @@ static void look_at_cluster(struct m2sed_loop *loop) {
             M2SED_S("cluster_id", cluster_id), M2SED_U("log_epoch", m2sed_positions_epoch(loop->positions)));
 }
 
+/* Its log is a new one, so theirs are too: what they were to go on with is something else. */
+static void restart_others(struct m2sed_loop *loop) {
+  for (uint32_t i = 0; i < m2sed_positions_count(loop->positions); i++) {
+    struct m2sed_partition *partition = m2sed_positions_at(loop->positions, i);
+    if (!partition->started || partition->epoch == m2sed_positions_epoch(loop->positions))
+      continue;
+    partition->started = false;
+    m2se_kafka_restart(loop->kafka, M2SE_KAFKA_INTERACTIONS, partition->partition);
+  }
+}
+
 static int64_t start_interactions(struct m2sed_loop *loop, const struct m2se_kafka_start *at) {
   look_at_cluster(loop);
   struct m2sed_start start;
@@ -47,10 +58,12 @@ static int64_t start_interactions(struct m2sed_loop *loop, const struct m2se_kaf
     m2sed_loop_fail(loop, code, "starting partition %d: %s", at->partition, m2se_error_text(code));
     return M2SE_KAFKA_HOLD;
   }
-  if (start.new_log)
+  if (start.new_log) {
     M2SED_LOG(loop->log, WARN, "the topic was made anew: its log is read from the beginning",
               M2SED_I("partition", at->partition), M2SED_I("end", at->high),
               M2SED_U("log_epoch", m2sed_positions_epoch(loop->positions)));
+    restart_others(loop);
+  }
   loop->counts.lost += start.lost;
   if (start.lost) {
     M2SED_LOG(loop->log, ERROR, "events were removed by retention before they were read",

@@ -208,8 +208,11 @@ int m2sed_positions_begin(struct m2sed_positions *positions, int32_t number, int
   }
   if (!known || partition->epoch != positions->epoch || start->lost)
     partition->durable_offset = start->offset;
+  /* Else events that were taken before it went away may still be under way: they tell how far it is. */
+  if (!known || partition->epoch != positions->epoch || start->offset != partition->next_offset)
+    partition->trained_offset = start->offset;
   partition->epoch = positions->epoch;
-  partition->next_offset = partition->trained_offset = start->offset;
+  partition->next_offset = start->offset;
   partition->started = true;
   partition->ended = false;
   return 0;

@@ -4,9 +4,10 @@
  * topic; it is raised when the cluster has another id, when an offset that was stored lies beyond the end of
  * its partition (the topic was deleted and made again), or when the caller knows that the log is new (the
  * embedded broker forgets everything). A partition whose stored position is of an older epoch starts at the
- * first record of the new log: nothing of it has been read. What the trainer has not seen (the place where a
- * partition began) is kept as JSON in the checkpoint, beside the trainer's positions.
- * No I/O, no clock. Thread: the loop's.
+ * first record of the new log: nothing of it has been read; so when the epoch rises, partitions that are
+ * being read are started again. A new log whose every partition has grown beyond the stored offsets cannot be
+ * told from the old one. What the trainer has not seen (the place where a partition began) is kept as JSON in
+ * the checkpoint, beside the trainer's positions. No I/O, no clock. Thread: the loop's.
  */
 #ifndef M2SED_POSITIONS_H
 #define M2SED_POSITIONS_H
@@ -53,7 +54,8 @@ uint32_t m2sed_positions_epoch(const struct m2sed_positions *positions);
 struct m2sed_start {
   int64_t offset; /* where to begin */
   uint64_t lost;  /* records that retention had removed before they were read */
-  bool new_log;   /* the stored position lay beyond the end: the epoch was raised */
+  bool new_log;   /* the stored position lay beyond the end: the epoch was raised. Partitions started before,
+                     whose epoch is lower, are the caller's to start again */
 };
 /* A partition is about to be read, whose log holds low..high-1; by_policy: where one without a position
  * begins; wanted: an offset that the broker no longer or not yet has, or -1. M2SE_ENOMEM, M2SE_ELIMIT. */

@@ -145,6 +145,10 @@ bool m2se_kafka_poll(struct m2se_kafka *kafka, unsigned what, uint32_t records_m
 void m2se_kafka_pause(struct m2se_kafka *kafka, enum m2se_kafka_topic topic, int32_t partition);
 void m2se_kafka_resume(struct m2se_kafka *kafka, enum m2se_kafka_topic topic, int32_t partition);
 
+/* A partition of ours is started once more: its low and high are asked again, then `start` is called as for
+ * one newly assigned (wanted -1). No record comes in between. For a log that is not the one it was. */
+void m2se_kafka_restart(struct m2se_kafka *kafka, enum m2se_kafka_topic topic, int32_t partition);
+
 struct m2se_kafka_offset {
   enum m2se_kafka_topic topic; /* of the group */
   int32_t partition;

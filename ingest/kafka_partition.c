@@ -108,12 +108,17 @@ void m2se_kafka_partition_end_if_read(struct m2se_kafka *kafka, struct m2se_kafk
     kafka->callbacks.end(kafka->callbacks.arg, partition->topic, partition->number, partition->end);
 }
 
+void m2se_kafka_partition_let_go(struct m2se_kafka *kafka, struct m2se_kafka_partition *partition) {
+  if (!partition->held)
+    return;
+  rd_kafka_message_destroy(partition->held);
+  partition->held = NULL;
+  if (!kafka->closing)
+    m2se_kafka_partition_set_paused(kafka, partition, false); /* else it still is when it comes back */
+}
+
 void m2se_kafka_partition_drop(struct m2se_kafka *kafka, struct m2se_kafka_partition *partition, bool lost) {
-  if (partition->held) {
-    rd_kafka_message_destroy(partition->held);
-    if (!kafka->closing)
-      m2se_kafka_partition_set_paused(kafka, partition, false); /* else it still is when it comes back */
-  }
+  m2se_kafka_partition_let_go(kafka, partition);
   bool was_started = partition->started;
   *partition = (struct m2se_kafka_partition){.topic = partition->topic,
                                              .number = partition->number,

@@ -187,6 +187,8 @@ void m2se_kafka_partition_set_paused(struct m2se_kafka *kafka, struct m2se_kafka
 /* Calls `end`, if it is due: all records before position have been handed over. */
 void m2se_kafka_partition_end_if_read(struct m2se_kafka *kafka, struct m2se_kafka_partition *partition,
                                       int64_t position);
+/* Of the record in hand, and of librdkafka's pause that came with it. */
+void m2se_kafka_partition_let_go(struct m2se_kafka *kafka, struct m2se_kafka_partition *partition);
 /* No longer ours: calls `revoked`, if it was started. librdkafka's assignment is the caller's to change. */
 void m2se_kafka_partition_drop(struct m2se_kafka *kafka, struct m2se_kafka_partition *partition, bool lost);
 

@@ -139,17 +139,32 @@ void m2se_kafka_take_partitions(struct m2se_kafka *kafka, enum m2se_kafka_topic 
     put_question(kafka, question);
 }
 
-void m2se_kafka_start_again(struct m2se_kafka *kafka, struct m2se_kafka_partition *partition,
-                            int64_t wanted) {
-  m2se_kafka_partition_unassign(kafka, partition);
+static void ask_start(struct m2se_kafka *kafka, struct m2se_kafka_partition *partition, int64_t wanted) {
   partition->wanted = wanted;
-  partition->serial = ++kafka->serial;
+  partition->serial = ++kafka->serial; /* what was asked before is void */
   struct m2se_kafka_question *question = new_question(kafka, M2SE_KAFKA_ASK_START, partition->topic, 1);
   if (!question)
     return;
-  question->since_ms = -1; /* where it would have begun no longer matters */
+  if (wanted >= 0)
+    question->since_ms = -1; /* where it would have begun no longer matters */
   add_partition(question, partition);
   put_question(kafka, question);
+}
+
+void m2se_kafka_start_again(struct m2se_kafka *kafka, struct m2se_kafka_partition *partition,
+                            int64_t wanted) {
+  m2se_kafka_partition_unassign(kafka, partition);
+  ask_start(kafka, partition, wanted);
+}
+
+void m2se_kafka_restart(struct m2se_kafka *kafka, enum m2se_kafka_topic topic, int32_t number) {
+  struct m2se_kafka_partition *partition = m2se_kafka_partition_of(kafka, topic, number);
+  if (!partition || !partition->ours)
+    return; /* it will be started when it comes */
+  m2se_kafka_partition_let_go(kafka, partition);
+  if (partition->assigned)
+    m2se_kafka_partition_unassign(kafka, partition);
+  ask_start(kafka, partition, -1);
 }
 
 /* ---- answers ---- */

@@ -84,6 +84,40 @@ static void test_a_topic_made_anew(void **state) {
   m2sed_positions_free(positions);
 }
 
+/* The in-flight events of a partition that went away and came back tell how far it is, not its start. */
+static void test_comes_back(void **state) {
+  (void)state;
+  struct m2sed_positions *positions = m2sed_positions_new();
+  begin(positions, 0, 0, 100, -1);
+  struct m2sed_partition *partition = m2sed_positions_find(positions, 0);
+  partition->next_offset = 40;
+  partition->trained_offset = 33;
+  partition->started = false;
+  assert_int_equal(begin(positions, 0, 0, 100, -1).offset, 40);
+  assert_int_equal(partition->trained_offset, 33);
+  assert_int_equal(partition->durable_offset, 0);
+  partition->started = false;
+  assert_int_equal(begin(positions, 0, 50, 100, -1).lost, 10);
+  assert_int_equal(partition->trained_offset, 50);
+  m2sed_positions_free(positions);
+}
+
+/* A partition that was started already, at an offset that the new log has too, is behind in its epoch. */
+static void test_a_topic_made_anew_and_grown(void **state) {
+  (void)state;
+  const struct m2sed_position trained[] = {{0, 50}, {1, 60}};
+  struct m2sed_positions *positions = restored(trained, 2, NULL);
+  assert_false(begin(positions, 0, 0, 70, -1).new_log);
+  assert_true(begin(positions, 1, 0, 20, -1).new_log);
+  assert_int_equal(m2sed_positions_find(positions, 0)->epoch, 0);
+  struct m2sed_start start = begin(positions, 0, 0, 70, -1); /* as the caller must */
+  assert_false(start.new_log);
+  assert_int_equal(start.offset, 0);
+  assert_int_equal(start.lost, 0);
+  assert_int_equal(m2sed_positions_find(positions, 0)->epoch, 1);
+  m2sed_positions_free(positions);
+}
+
 static void test_another_cluster(void **state) {
   (void)state;
   const struct m2sed_position trained[] = {{0, m2sed_position_make(2, 50)}};
@@ -173,6 +207,8 @@ int main(void) {
       cmocka_unit_test(test_goes_on_where_it_was),
       cmocka_unit_test(test_lost_events_are_counted),
       cmocka_unit_test(test_a_topic_made_anew),
+      cmocka_unit_test(test_comes_back),
+      cmocka_unit_test(test_a_topic_made_anew_and_grown),
       cmocka_unit_test(test_another_cluster),
       cmocka_unit_test(test_encode_and_restore),
       cmocka_unit_test(test_raise_keeps_the_first_log),

@@ -1,0 +1,50 @@
+"""Another member of the group joins and leaves every few seconds, and takes partitions away from a daemon that works on
+them: what was under way is done, nothing that follows is left out or taken twice once they are back."""
+
+import time
+
+from checks import check_all
+from growing import LONG, growing, wait_taken
+from harness.member import Member
+from world import TOPIC, timed
+
+EVENTS, PARTITIONS, ROUNDS = (12_000, 4, 40) if LONG else (3000, 4, 5)
+
+
+def produce_for(world, seconds, share):
+    """The stream goes on; what is left in the end comes at once."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        world.produce(share)
+        time.sleep(0.1)
+
+
+def main():
+    with growing(EVENTS, PARTITIONS) as world:
+        daemon = world.daemon("shares", 0)
+        # Heartbeats bring the news of a rebalance.
+        daemon.settings["kafka"]["properties"]["heartbeat.interval.ms"] = "300"
+        daemon.configure({})
+        process = daemon.start("--init-if-empty")
+        world.produce(200)
+        wait_taken(world, 0)
+        share = EVENTS // (ROUNDS * 45)
+        taken = []
+        with timed("with the other member"):
+            for _ in range(ROUNDS):
+                with Member(world.kafka.bootstrap, "shares", TOPIC) as member:
+                    produce_for(world, 2.5, share)
+                taken.append(member.most)
+                produce_for(world, 1.5, share)
+        print(f"partitions taken away, each time: {taken}; {process.output().count('partition goes')} went")
+        assert sum(count > 0 for count in taken) > ROUNDS / 2
+        assert process.output().count("partition goes") >= sum(taken)
+        world.produce(EVENTS)
+        wait_taken(world, 0)
+        assert process.stop() == 0
+        world.settle()
+        daemon.run_to_the_end()
+        check_all(world, daemon, 0)
+
+
+main()
