@@ -95,7 +95,7 @@ int m2sed_batcher_new(struct m2sed_batcher **batcher, const struct m2se_config *
   b->reservoir_capacity = settings->reservoir_capacity;
   b->items_max = settings->items_max;
   b->items_limit = limits.items;
-  b->waiting_capacity = b->fresh;
+  b->waiting_capacity = b->fresh + settings->parking; /* all parked ones may get their features at once */
   b->waiting = calloc(b->waiting_capacity, sizeof *b->waiting);
   b->candidates = calloc(b->batch, sizeof *b->candidates);
   b->by_user = calloc(b->batch, sizeof(struct candidate *));
@@ -185,13 +185,14 @@ void m2sed_batcher_drop(struct m2sed_batcher *batcher, uint32_t count) {
 int m2sed_batcher_restore(struct m2sed_batcher *batcher, const struct m2sed_example *waiting, uint32_t count,
                           struct m2se_error *error) {
   assert(batcher->waiting_count == 0);
-  if (count >= batcher->waiting_capacity) {
-    struct m2sed_example *larger = realloc(batcher->waiting, ((size_t)count + 1) * sizeof *larger);
+  if (count >= batcher->fresh) { /* settings have changed; there must be room beside them as before */
+    size_t capacity = (size_t)count + batcher->waiting_capacity;
+    struct m2sed_example *larger = realloc(batcher->waiting, capacity * sizeof *larger);
     if (larger == NULL) {
       return m2se_error_set(error, M2SE_ENOMEM, "%u waiting examples", count);
     }
     batcher->waiting = larger;
-    batcher->waiting_capacity = count + 1;
+    batcher->waiting_capacity = (uint32_t)capacity;
   }
   if (count > 0) {
     memcpy(batcher->waiting, waiting, count * sizeof *waiting);

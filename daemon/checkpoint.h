@@ -18,6 +18,7 @@ struct m2sed_example {
   uint64_t user_hash;
   uint64_t digest;
   struct m2sed_position at;
+  uint64_t arrival; /* its number among all events taken */
   uint32_t item;
   uint32_t context_count;
   uint32_t context[M2SED_CONTEXT_MAX]; /* slots, oldest first */
@@ -48,6 +49,9 @@ struct m2sed_checkpoint_state {
 
   struct m2sed_example *waiting; /* in the order of arrival */
   uint32_t waiting_count;
+
+  struct m2sed_example *parked; /* in the order of arrival */
+  uint32_t parked_count;
 
   struct m2sed_position *skipped; /* by the guard, oldest first; at most M2SED_SKIPPED_MAX */
   uint32_t skipped_count;

@@ -13,6 +13,7 @@ void m2sed_checkpoint_state_free(struct m2sed_checkpoint_state *state) {
   }
   free(state->positions);
   free(state->waiting);
+  free(state->parked);
   free(state->skipped);
   free(state->reservoir);
   free(state->items);

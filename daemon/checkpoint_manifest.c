@@ -22,6 +22,9 @@
   X(skipped_duplicate)                                                                                       \
   X(skipped_guard)                                                                                           \
   X(dead_lettered)                                                                                           \
+  X(events_taken)                                                                                            \
+  X(unparked)                                                                                                \
+  X(parking_dropped)                                                                                         \
   X(refused_in_a_row)                                                                                        \
   X(rollbacks)
 #define SIZES(X) X(d) X(da) X(h) X(experts) X(layers) X(heads) X(ffn) X(max_len)
@@ -105,6 +108,7 @@ int m2sed_manifest_format(const struct m2sed_checkpoint_state *state,
 #define PUT_COUNTER(name) m2se_json_put_decimal(writer, #name, state->counters.name);
   COUNTERS(PUT_COUNTER)
   m2se_json_put_int64(writer, "waiting", state->waiting_count);
+  m2se_json_put_int64(writer, "parked", state->parked_count);
   m2se_json_put_int64(writer, "reservoir", state->reservoir_count);
   m2se_json_put_decimal(writer, "reservoir_seen", state->reservoir_seen);
   m2se_json_put_int64(writer, "items", state->item_count);

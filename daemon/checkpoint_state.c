@@ -17,6 +17,7 @@
   X(digest, M2SE_U64, uint64_t, digest)                                                                      \
   X(position, M2SE_U64, uint64_t, at.position)                                                               \
   X(partition, M2SE_I32, int32_t, at.partition)                                                              \
+  X(arrival, M2SE_U64, uint64_t, arrival)                                                                    \
   X(item, M2SE_U32, uint32_t, item)
 #define POSITION_COLUMNS(X)                                                                                  \
   X(position, M2SE_U64, uint64_t, position)                                                                  \
@@ -25,7 +26,7 @@
   X(popularity, M2SE_F64, double, popularity)                                                                \
   X(popularity_ms, M2SE_I64, int64_t, popularity_ms)
 
-enum { TENSORS = 2 * 7 + 2 + 4 + 1 };
+enum { TENSORS = 3 * 8 + 2 + 4 + 1 };
 
 /* ---- what a state must keep ---- */
 
@@ -50,6 +51,9 @@ static int check_examples(const char *name, const struct m2sed_example *examples
 
 static int check_state(const struct m2sed_checkpoint_state *state, struct m2se_error *error) {
   int code = check_examples("waiting", state->waiting, state->waiting_count, state->item_count, error);
+  if (code == 0) {
+    code = check_examples("parked", state->parked, state->parked_count, state->item_count, error);
+  }
   if (code == 0) {
     code = check_examples("reservoir", state->reservoir, state->reservoir_count, state->item_count, error);
   }
@@ -151,6 +155,7 @@ int m2sed_state_write(const char *path, const struct m2sed_checkpoint_state *sta
   }
   struct columns columns = {0};
   add_examples(&columns, "waiting.", state->waiting, state->waiting_count);
+  add_examples(&columns, "parked.", state->parked, state->parked_count);
   add_examples(&columns, "reservoir.", state->reservoir, state->reservoir_count);
   add_positions(&columns, "skipped.", state->skipped, state->skipped_count);
   add_items(&columns, "items.", state->items, state->item_count);
@@ -351,6 +356,10 @@ int m2sed_state_read(const char *path, struct m2sed_checkpoint_state *state, str
   if (code == 0) {
     reader.group = "waiting.";
     code = read_examples(&reader, &state->waiting, &state->waiting_count);
+  }
+  if (code == 0) {
+    reader.group = "parked.";
+    code = read_examples(&reader, &state->parked, &state->parked_count);
   }
   if (code == 0) {
     reader.group = "reservoir.";

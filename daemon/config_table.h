@@ -99,6 +99,11 @@
     "Replayed sequences for each fresh one in a mini-batch.") \
   X(train, reservoir, COUNT, "100000", 0, 1e8, "", 0, \
     "Past examples kept for replay, a uniform sample of all.") \
+  X(train, parking, COUNT, "10000", 0, 1e7, "", 0, \
+    "Most events that wait because their item, or all before it, has no features yet; the oldest one makes " \
+    "room. 0: they are skipped at once.") \
+  X(train, parking_events, COUNT, "1000000", 0, 1e15, "", 0, \
+    "After so many later events an event that waits for features is skipped.") \
   X(train, overload, CHOICE, "pause", 0, 0, "pause|shrink", RESERVED, \
     "When events come faster than training: pause consumption, or shrink the replay.") \
   X(serve, epoch_steps, COUNT, "20", 1, 1e9, "", 0, \

@@ -17,6 +17,9 @@
   X(counter, items_dead_lettered_total, 1, events.items_dead_lettered, "Items gone to the dead letters.")    \
   X(gauge, in_flight_events, 1, events.in_flight, "Interactions whose Redis call is not answered.")          \
   X(gauge, newest_event_timestamp_seconds, MS, events.newest_event_ms, "Event time of the newest one.")      \
+  X(gauge, parked_events, 1, events.parked, "Interactions that wait for features of their items.")           \
+  X(counter, unparked_total, 1, events.unparked, "Interactions for which the features came late.")           \
+  X(counter, parking_dropped_total, 1, events.parking_dropped, "Interactions for which they did not.")       \
   X(counter, steps_total, 1, training.step, "Training steps of the lineage.")                                \
   X(counter, steps_applied_total, 1, training.steps_applied, "Training steps since the start.")              \
   X(counter, steps_refused_total, 1, training.steps_refused, "Training steps left out by the guard.")        \

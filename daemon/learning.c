@@ -19,6 +19,7 @@ void m2sed_learning_free(struct m2sed_learning *learning) {
   m2se_learner_free(learning->learner);
   m2sed_batcher_free(learning->batcher);
   m2sed_reservoir_deinit(&learning->reservoir);
+  m2sed_parking_deinit(&learning->parking);
   free(learning->skipped);
   free(learning->records);
   free(learning->popularity);
@@ -57,11 +58,37 @@ static void reset_slot(struct m2sed_learning *learning, uint32_t slot) {
   }
 }
 
+/* ---- examples whose features come late ---- */
+
+static void count_unfeatured(struct m2sed_learning *learning, uint32_t count) {
+  learning->counters.skipped_no_features += count;
+  learning->counters.parking_dropped += learning->settings.parking > 0 ? count : 0;
+}
+
+void m2sed_learning_park(struct m2sed_learning *learning, const struct m2sed_example *example) {
+  count_unfeatured(learning, m2sed_parking_add(&learning->parking, example));
+}
+
+static bool unpark(void *arg, const struct m2sed_example *example) {
+  struct m2sed_learning *learning = arg;
+  return m2sed_batcher_add(learning->batcher, example);
+}
+
+/* Once for all items that came since the last event: at a start the whole catalogue comes before the first
+ * one. */
+void m2sed_learning_unpark(struct m2sed_learning *learning) {
+  if (learning->features_came) {
+    learning->features_came = false;
+    learning->counters.unparked += m2sed_parking_release(&learning->parking, unpark, learning);
+  }
+}
+
 static void take_item(struct m2sed_learning *learning, struct m2sed_item_record *record) {
   assert(record->slot < learning->settings.items_max);
   if (record->slot >= learning->slots) {
     learning->slots = record->slot + 1;
   }
+  learning->features_came |= m2sed_item_featurised(record);
   m2sed_item_record_release(learning->records[record->slot]);
   learning->records[record->slot] = record;
   if (record->deleted) {
@@ -75,11 +102,12 @@ static void take_example(struct m2sed_learning *learning, const struct m2sed_tra
   struct m2sed_example example = {.user_hash = message->user_hash,
                                   .digest = message->digest,
                                   .at = message->at,
+                                  .arrival = learning->counters.events_taken,
                                   .item = message->item,
                                   .context_count = message->context_count};
   memcpy(example.context, message->context, message->context_count * sizeof example.context[0]);
   if (!m2sed_batcher_add(learning->batcher, &example)) {
-    learning->counters.skipped_no_features++;
+    m2sed_learning_park(learning, &example);
   }
 }
 
@@ -90,6 +118,10 @@ static void take_event(struct m2sed_learning *learning, const struct m2sed_train
     return;
   }
   *next = message->at.position + 1;
+  m2sed_learning_unpark(learning);
+  uint64_t now = ++learning->counters.events_taken;
+  count_unfeatured(learning,
+                   m2sed_parking_expire(&learning->parking, now, learning->settings.parking_events));
   if (message->outcome == M2SED_TEACHES || message->outcome == M2SED_NO_CONTEXT) {
     popularity_count(learning, message->item, message->event_time_ms);
   }
@@ -148,7 +180,7 @@ static void settle_fresh(struct m2sed_learning *learning, const struct m2sed_bat
   const struct m2sed_example *waiting = m2sed_batcher_waiting_examples(learning->batcher);
   for (uint32_t i = 0; i < batch->fresh; i++) {
     if (!batch->fresh_left[i]) {
-      learning->counters.skipped_no_features++;
+      m2sed_learning_park(learning, &waiting[i]);
     } else if (!applied) {
       learning->counters.skipped_guard++;
       remember_skipped(learning, waiting[i].at);
@@ -219,6 +251,7 @@ void m2sed_learning_report(const struct m2sed_learning *learning, struct m2sed_t
   message->counters = learning->counters;
   message->learning_rate = m2se_learner_config(learning->learner)->learning_rate;
   message->waiting = m2sed_batcher_waiting(learning->batcher);
+  message->parked = learning->parking.count;
   message->reservoir_size = learning->reservoir.count;
   message->reservoir_seen = learning->reservoir.seen;
 }

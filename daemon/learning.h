@@ -1,4 +1,5 @@
-/* All that is learned from the stream: network, waiting examples, reservoir, positions, counters, popularity.
+/* All that is learned from the stream: network, waiting and parked examples, reservoir, positions, counters,
+ * popularity.
  *
  * DESIGN. A state machine without thread and clock: what it holds is a function of the messages taken and of
  * the settings, whatever the number of workers. take() notes a message; when due() says so, step() trains one
@@ -29,6 +30,8 @@ void m2sed_learning_free(struct m2sed_learning *learning);
 void m2sed_learning_take(struct m2sed_learning *learning, const struct m2sed_train_message *message);
 bool m2sed_learning_due(const struct m2sed_learning *learning);
 uint32_t m2sed_learning_waiting(const struct m2sed_learning *learning);
+/* Parked examples whose features have come now wait for training; take() does it with every event. */
+void m2sed_learning_unpark(struct m2sed_learning *learning);
 /* Trains what waits (at least one example), due or not. Fills all of *result but step_ms, snapshot and last.
  * False: there was nothing left to train (all its items have lost their features), no step was made. */
 bool m2sed_learning_step(struct m2sed_learning *learning, const struct m2se_workers *workers,

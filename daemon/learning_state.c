@@ -15,6 +15,7 @@ int m2sed_train_settings_check(const struct m2sed_train_settings *settings, stru
   CHECK(threads, settings->threads >= 1 && settings->threads <= 256, "in 1..256");
   CHECK(replay_ratio, settings->replay_ratio >= 0 && settings->replay_ratio <= 1000, "in 0..1000");
   CHECK(reservoir_capacity, settings->reservoir_capacity <= 1u << 24, "in 0..16777216");
+  CHECK(parking, settings->parking <= 1u << 24, "in 0..16777216");
   CHECK(epoch_steps, settings->epoch_steps >= 1, "at least 1");
   CHECK(gradient_norm_max, settings->gradient_norm_max >= 0, "at least 0");
   CHECK(popularity_half_life_seconds, settings->popularity_half_life_seconds >= 0, "at least 0");
@@ -34,8 +35,9 @@ static int allocate(struct m2sed_learning *learning, struct m2se_error *error) {
   learning->records = calloc(settings->items_max, sizeof(struct m2sed_item_record *));
   learning->popularity = calloc(settings->items_max, sizeof *learning->popularity);
   int code = m2sed_reservoir_init(&learning->reservoir, settings->reservoir_capacity, learning->config.seed);
-  if (!learning->skipped || !learning->next_position || !learning->records || !learning->popularity ||
-      code < 0) {
+  int parked = m2sed_parking_init(&learning->parking, settings->parking);
+  if (parked < 0 || !learning->skipped || !learning->next_position || !learning->records ||
+      !learning->popularity || code < 0) {
     return m2se_error_set(error, M2SE_ENOMEM, "a reservoir of %u examples and a catalogue of %u items",
                           settings->reservoir_capacity, settings->items_max);
   }
@@ -103,6 +105,11 @@ static int restore(struct m2sed_learning *learning, const struct m2sed_checkpoin
   }
   m2sed_reservoir_restore(&learning->reservoir, state->reservoir, state->reservoir_count,
                           state->reservoir_seen);
+  for (uint32_t i = 0; i < state->parked_count;
+       i++) { /* if there is less room than there was, the oldest leave */
+    m2sed_learning_park(learning, &state->parked[i]);
+  }
+  learning->features_came = true; /* the items are told again before the first event */
   return m2sed_batcher_restore(learning->batcher, state->waiting, state->waiting_count, error);
 }
 
@@ -148,12 +155,14 @@ int m2sed_learning_snapshot_new(const struct m2sed_learning *learning, struct m2
   }
   s->positions = calloc(M2SED_PARTITIONS_MAX, sizeof *s->positions);
   s->waiting = calloc(m2sed_batcher_capacity(learning->batcher), sizeof *s->waiting);
+  s->parked = calloc((size_t)settings->parking + 1, sizeof *s->parked);
   s->skipped = calloc(M2SED_SKIPPED_MAX, sizeof *s->skipped);
   s->reservoir = calloc((size_t)settings->reservoir_capacity + 1, sizeof *s->reservoir);
   s->items = calloc(settings->items_max, sizeof *s->items);
   int code = m2se_snapshot_new(&s->weights, &learning->config,
                                m2sed_table_slots(&learning->config, settings->items_max), error);
-  if (code == 0 && (!s->positions || !s->waiting || !s->skipped || !s->reservoir || !s->items)) {
+  if (code == 0 &&
+      (!s->positions || !s->waiting || !s->parked || !s->skipped || !s->reservoir || !s->items)) {
     code = m2se_error_set(error, M2SE_ENOMEM, "a snapshot of %u items and %u examples", settings->items_max,
                           settings->reservoir_capacity);
   }
@@ -172,6 +181,7 @@ void m2sed_learning_snapshot_free(struct m2sed_checkpoint_state *state) {
   m2se_snapshot_free(state->weights);
   free(state->positions);
   free(state->waiting);
+  free(state->parked);
   free(state->skipped);
   free(state->reservoir);
   free(state->items);
@@ -209,6 +219,7 @@ void m2sed_learning_snapshot_take(const struct m2sed_learning *learning,
   state->waiting_count = m2sed_batcher_waiting(learning->batcher);
   memcpy(state->waiting, m2sed_batcher_waiting_examples(learning->batcher),
          state->waiting_count * sizeof *state->waiting);
+  state->parked_count = m2sed_parking_copy(&learning->parking, state->parked);
   state->skipped_count = learning->skipped_count;
   memcpy(state->skipped, learning->skipped, learning->skipped_count * sizeof *state->skipped);
   state->reservoir_count = learning->reservoir.count;

@@ -5,6 +5,7 @@
 
 #include "daemon/batcher.h"
 #include "daemon/learning.h"
+#include "daemon/parking.h"
 #include "daemon/reservoir.h"
 
 struct m2sed_popularity {
@@ -18,6 +19,8 @@ struct m2sed_learning {
   struct m2se_learner *learner;
   struct m2sed_batcher *batcher;
   struct m2sed_reservoir reservoir;
+  struct m2sed_parking parking;
+  bool features_came; /* since the parked ones were looked at */
   struct m2sed_trainer_counters counters;
   struct m2sed_position *skipped; /* [M2SED_SKIPPED_MAX] by the guard, oldest first */
   uint32_t skipped_count;
@@ -27,5 +30,8 @@ struct m2sed_learning {
   uint32_t slots;                      /* used so far: all above are NULL */
   int64_t newest_event_ms;             /* INT64_MIN: no event yet */
 };
+
+/* Without features so far: it waits for them, or what leaves for it is counted. */
+void m2sed_learning_park(struct m2sed_learning *learning, const struct m2sed_example *example);
 
 #endif

@@ -40,6 +40,8 @@ static int make_trainer(struct m2sed_loop *loop, const struct m2se_config *model
                                                 .threads = (uint32_t)c->train_threads,
                                                 .replay_ratio = c->train_replay_ratio,
                                                 .reservoir_capacity = (uint32_t)c->train_reservoir,
+                                                .parking = (uint32_t)c->train_parking,
+                                                .parking_events = c->train_parking_events,
                                                 .epoch_steps = (uint32_t)c->serve_epoch_steps,
                                                 .gradient_norm_max = c->train_gradient_norm_max,
                                                 .guard_rollback = (uint32_t)c->train_guard_rollback,
@@ -170,6 +172,7 @@ static void take_trained(struct m2sed_loop *loop, const struct m2sed_trained_mes
   loop->last_step.counters = message->counters;
   loop->last_step.step = message->step;
   loop->last_step.waiting = message->waiting;
+  loop->last_step.parked = message->parked;
   loop->last_step.reservoir_size = message->reservoir_size;
   loop->last_step.reservoir_seen = message->reservoir_seen;
 }

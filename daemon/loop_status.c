@@ -81,6 +81,9 @@ static void fill_events(struct m2sed_loop *loop, struct m2se_status_events *even
                                         .in_flight = loop->events_end - loop->events_first,
                                         .per_second = kept ? (double)(counts->received - before) / kept : 0,
                                         .newest_event_ms = loop->newest_event_ms,
+                                        .parked = loop->last_step.parked,
+                                        .unparked = counters->unparked,
+                                        .parking_dropped = counters->parking_dropped,
                                         .refused = state->refused,
                                         .refused_count = refused};
 }

@@ -61,6 +61,9 @@ enum m2sed_trained_kind {
 struct m2sed_trainer_counters { /* all since the beginning of the lineage; in the checkpoint */
   uint64_t trained_events, event_digest;
   uint64_t skipped_no_context, skipped_no_features, skipped_duplicate, skipped_guard, dead_lettered;
+  uint64_t events_taken;     /* whatever became of them */
+  uint64_t unparked;         /* whose features came late, and then they were there */
+  uint64_t parking_dropped;  /* whose features did not come in time; also in skipped_no_features */
   uint64_t refused_in_a_row; /* steps that the guard left out since the last one that it let pass */
   uint64_t rollbacks;        /* how often the weights went back */
 };
@@ -72,6 +75,7 @@ struct m2sed_trained_message {
   double loss, nip_text, nip_image, cmcl_text, cmcl_image, gradient_norm, learning_rate;
   uint32_t fresh, replayed; /* examples of this step */
   uint32_t waiting;         /* fresh examples not yet trained */
+  uint32_t parked;          /* fresh examples without features so far */
   uint64_t reservoir_size, reservoir_seen;
   double step_ms, stall_ms; /* of a step; with a snapshot: how long copying it held up the training */
   bool applied, last;

@@ -115,6 +115,7 @@ static void take(struct m2sed_trainer *trainer, struct m2sed_train_message *mess
     trainer->snapshot_wanted = true;
     break;
   case M2SED_TRAIN_FLUSH:
+    m2sed_learning_unpark(trainer->learning);
     while (m2sed_learning_waiting(trainer->learning) > 0) {
       step(trainer);
     }

@@ -18,6 +18,8 @@ struct m2sed_train_settings {
   uint32_t threads;            /* train.threads, 1.. */
   double replay_ratio;         /* train.replay_ratio: replayed examples for each fresh one, 0..1000 */
   uint32_t reservoir_capacity; /* train.reservoir: examples kept for replay */
+  uint32_t parking;            /* train.parking: events that may wait for features */
+  uint64_t parking_events;     /* train.parking_events: so many later events at most */
   uint32_t epoch_steps;        /* serve.epoch_steps: steps between two copies for serving, 1.. */
   double gradient_norm_max;    /* train.gradient_norm_max: a larger norm skips the step; 0: no such limit */
   uint32_t guard_rollback;     /* train.guard_rollback: so many refused steps in a row go back; 0: never */

@@ -55,7 +55,10 @@
   X(uint64, items_dead_lettered)                                                                             \
   X(uint64, in_flight)                                                                                       \
   X(double, per_second)                                                                                      \
-  X(int64, newest_event_ms)
+  X(int64, newest_event_ms)                                                                                  \
+  X(uint64, parked)                                                                                          \
+  X(uint64, unparked)                                                                                        \
+  X(uint64, parking_dropped)
 
 #define M2SE_STATUS_TRAINING(X)                                                                              \
   X(uint64, step)                                                                                            \

@@ -47,6 +47,7 @@ static void make_example(struct m2sed_example *example, uint32_t number) {
   *example = (struct m2sed_example){.user_hash = UINT64_MAX - number,
                                     .digest = UINT64_C(0x8000000000000001) + number,
                                     .at = {(int32_t)number % 2, UINT64_C(3) << 48 | (1000 + number)},
+                                    .arrival = UINT64_MAX - 7 * number,
                                     .item = number % RIG_ITEMS,
                                     .context_count = number == 1 ? M2SED_CONTEXT_MAX : 1 + number};
   for (uint32_t i = 0; i < example->context_count; i++) {
@@ -89,11 +90,16 @@ void rig_start(struct checkpoint_rig *rig) {
                                                     .skipped_guard = 6,
                                                     .dead_lettered = 7,
                                                     .refused_in_a_row = 8,
-                                                    .rollbacks = 9};
+                                                    .rollbacks = 9,
+                                                    .events_taken = 10,
+                                                    .unparked = 11,
+                                                    .parking_dropped = 12};
   state->positions = rig->positions;
   state->position_count = RIG_POSITIONS;
   state->waiting = rig->waiting;
   state->waiting_count = RIG_WAITING;
+  state->parked = rig->waiting + 1;
+  state->parked_count = RIG_WAITING - 1;
   state->skipped = rig->positions;
   state->skipped_count = RIG_POSITIONS;
   state->reservoir = rig->reservoir;

@@ -26,6 +26,7 @@ static void assert_same_examples(const struct m2sed_example *a, uint32_t a_count
     assert_int_equal(a[i].at.partition, b[i].at.partition);
     assert_true(a[i].at.position == b[i].at.position);
     assert_int_equal(a[i].item, b[i].item);
+    assert_true(a[i].arrival == b[i].arrival);
     assert_int_equal(a[i].context_count, b[i].context_count);
     assert_memory_equal(a[i].context, b[i].context, a[i].context_count * sizeof a[i].context[0]);
   }
@@ -58,6 +59,7 @@ static void assert_same_state(const struct checkpoint_rig *rig, const struct m2s
     assert_true(a->positions[i].position == b->positions[i].position);
   }
   assert_same_examples(a->waiting, a->waiting_count, b->waiting, b->waiting_count);
+  assert_same_examples(a->parked, a->parked_count, b->parked, b->parked_count);
   assert_int_equal(a->skipped_count, b->skipped_count);
   for (uint32_t i = 0; i < a->skipped_count; i++) {
     assert_int_equal(a->skipped[i].partition, b->skipped[i].partition);
@@ -141,8 +143,10 @@ static void test_empty_state(void **unused) {
   struct m2sed_checkpoint_state *state = &rig.state;
   state->counters = (struct m2sed_trainer_counters){0};
   state->position_count = state->waiting_count = state->reservoir_count = state->item_count = 0;
+  state->parked_count = state->skipped_count = 0;
   state->positions = NULL;
-  state->waiting = state->reservoir = NULL;
+  state->waiting = state->parked = state->reservoir = NULL;
+  state->skipped = NULL;
   state->items = NULL;
   state->reservoir_seen = 0;
   state->newest_event_ms = INT64_MIN;
