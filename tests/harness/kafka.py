@@ -105,7 +105,8 @@ class Broker(Process):
         command = [java, *JVM, "-cp", classes]
         with open(folder / "format.log", "wb") as log:
             # With "=": an id may begin with a minus.
-            cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            # An id that begins with "-" would be taken for an option.
+            cluster_id = "m" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
             subprocess.run(
                 [*command, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", file],
                 check=True,
