@@ -1,6 +1,5 @@
-"""Kafka is killed and comes back, transactions are aborted, one record in a hundred is garbage, nothing comes for longer than
-the group allows, and retention removes what was not read: what is in the log counts once, what is gone is reported.
-"""
+"""Kafka is killed and comes back, transactions are aborted, one record in a hundred is garbage, nothing comes for long, and
+retention removes what was not read: what is in the log counts once, what is gone is reported."""
 
 import random
 import time
