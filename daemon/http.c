@@ -4,8 +4,6 @@
 #include <errno.h>
 #include <microhttpd.h>
 #include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,7 +68,7 @@ void m2sed_http_answer(struct m2sed_http_exchange *exchange, const struct m2sed_
   if (exchange->suspended) {
     exchange->suspended = false;
     MHD_resume_connection(exchange->connection);
-    uv_timer_start(&exchange->http->again, on_again, 0, 0); /* its epoll does not tell */
+    uv_timer_start(&exchange->http->again, on_again, 0, 0); /* MHD's epoll does not tell of it */
   }
 }
 
@@ -98,7 +96,12 @@ static void take_out(struct m2sed_http *http, struct m2sed_http_exchange *exchan
   *(exchange->after ? &exchange->after->before : &http->last) = exchange->before;
 }
 
-/* Those that began before: all, or the first one only. MHD has no call for it, but notices. */
+/* MHD has no call for it, but notices. */
+static void shut(struct MHD_Connection *connection) {
+  shutdown(MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd, SHUT_RDWR);
+}
+
+/* Those that began before: all, or the first one only. */
 static void cut(struct m2sed_http *http, int64_t begin_ms, bool all) {
   bool done = false;
   for (struct m2sed_http_exchange *exchange = http->first; exchange && !done; exchange = exchange->after) {
@@ -107,8 +110,7 @@ static void cut(struct m2sed_http *http, int64_t begin_ms, bool all) {
     if (exchange->cut || exchange->suspended)
       continue;
     exchange->cut = true;
-    shutdown(MHD_get_connection_info(exchange->connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd,
-             SHUT_RDWR);
+    shut(exchange->connection);
     done = !all;
   }
 }
@@ -122,8 +124,10 @@ static void on_connection(void *arg, struct MHD_Connection *connection, void **c
     if (http->connections + M2SED_HTTP_SPARE >= M2SED_HTTP_CONNECTIONS)
       cut(http, INT64_MAX, false);
     *context = exchange = calloc(1, sizeof *exchange);
-    if (!exchange)
-      return; /* on_request closes it */
+    if (!exchange) {
+      shut(connection);
+      return;
+    }
     exchange->http = http;
     exchange->connection = connection;
     append(http, exchange);
@@ -172,9 +176,7 @@ static void ask(struct m2sed_http_exchange *exchange) {
     return;
   }
   if (exchange->refused) {
-    char text[160];
-    snprintf(text, sizeof text, "%s\n", exchange->refused);
-    m2sed_http_answer_text(exchange, exchange->refusal, text);
+    m2sed_http_answer_text(exchange, exchange->refusal, exchange->refused);
     return;
   }
   exchange->request.protobuf = m2sed_http_prefers_protobuf(header(exchange, MHD_HTTP_HEADER_ACCEPT));

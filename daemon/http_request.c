@@ -67,17 +67,17 @@ const char *m2sed_http_parse_target(struct m2sed_http_request *request, const ch
   if (size <= prefix || memcmp(target, recommend, prefix) != 0 ||
       memchr(target + prefix, '/', size - prefix)) {
     *refusal = 404;
-    return "there are /, /metrics, /livez, /readyz, /status, /recommend/USER?k=10";
+    return "there are /, /metrics, /livez, /readyz, /status, /recommend/USER?k=10\n";
   }
   request->path = M2SED_HTTP_RECOMMEND;
   if (!decode_user(request, target + prefix, size - prefix) ||
       m2se_validate_id(request->user, request->user_size, "user", NULL)) {
     *refusal = 400;
-    return "the user: UTF-8, 1..128 bytes, without control characters, percent-encoded";
+    return "the user: UTF-8, 1..128 bytes, without control characters, percent-encoded\n";
   }
   if (!read_query(request, query)) {
     *refusal = 400;
-    return "the query: k=1 .. k=100, or none";
+    return "the query: k=1 .. k=100, or none\n";
   }
   return NULL;
 }

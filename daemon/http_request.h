@@ -28,8 +28,8 @@ struct m2sed_http_request {
   char user[M2SE_ID_BYTES_MAX + 1]; /* NUL-terminated */
 };
 
-/* NULL and the request filled (but for protobuf); or why not, static, with *refusal the HTTP status: 400 or
- * 404. A query means something to /recommend only; elsewhere it is passed over. */
+/* NULL and the request filled (but for protobuf); or why not, a static line, with *refusal the HTTP status:
+ * 400 or 404. A query means something to /recommend only; elsewhere it is passed over. */
 const char *m2sed_http_parse_target(struct m2sed_http_request *request, const char *target,
                                     unsigned *refusal);
 

@@ -363,7 +363,7 @@ def silent_redis(server, watch):
     try:
         clients = open_slowly(server.port, 100, b"GET /recommend/user%201 HTTP/1.1\r\nHost: a\r\n\r\n")
         watch.look(1)
-        time.sleep(5)
+        wait_until(lambda: server.ask("/readyz")[::2] == (503, b"running\nRedis is not connected\n"), 20, "the reason")
         answers = []
         for client in clients:
             client.setblocking(True)
@@ -375,6 +375,7 @@ def silent_redis(server, watch):
     assert all(answer.startswith(b"HTTP/1.1 503 ") for answer in answers)
     assert 30 <= sum(b"too many at a time" in answer for answer in answers) < 100
     wait_until(lambda: server.recommend("user 1")[0] == 200, 20, "a recommendation again")
+    wait_until(lambda: server.ask("/readyz")[0] == 200, 5, "all is well again")
     watch.judge("a silent Redis")
 
 
