@@ -4,6 +4,8 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
+#include <setjmp.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,20 +27,71 @@ static const struct m2se_json *ours(const json_t *value) {
 
 /* ---- parsing ---- */
 
-/* jansson does not always notice that it got no memory: a string may then lack a byte, or be called an
- * invalid token. So the allocator itself remembers. A variable of its own for each thread, because the
- * library gives the allocator no other place. */
-static _Thread_local bool out_of_memory;
+/* jansson's parser does not always notice that it got no memory, and then writes where it must not. So an
+ * allocation that fails while it parses does not return to it: the parse is left behind, and its blocks,
+ * which form a ring, are freed here. A variable of its own for each thread, because the library gives an
+ * allocator no other place. */
+struct block {
+  struct block *before, *next;
+  max_align_t data[];
+};
+static _Thread_local struct {
+  bool active;
+  struct block ring; /* the blocks of the parse under way */
+  jmp_buf no_memory;
+} parse;
 
 static void *allocate(size_t size) {
-  void *block = malloc(size);
-  out_of_memory |= !block;
-  return block;
+  struct block *block = malloc(sizeof *block + size);
+  if (!block) {
+    if (parse.active) {
+      longjmp(parse.no_memory, 1);
+    }
+    return NULL;
+  }
+  struct block *before = parse.active ? &parse.ring : block;
+  struct block *next = parse.active ? parse.ring.next : block;
+  block->before = before;
+  block->next = next;
+  before->next = next->before = block;
+  return block->data;
+}
+
+static void unlink_block(struct block *block) {
+  block->before->next = block->next;
+  block->next->before = block->before;
+}
+
+static void release(void *data) {
+  if (data) {
+    struct block *block = (struct block *)((char *)data - offsetof(struct block, data));
+    unlink_block(block);
+    free(block);
+  }
 }
 
 /* Before main, while there is one thread. */
-__attribute__((constructor)) static void watch_memory(void) {
-  json_set_alloc_funcs(allocate, free);
+__attribute__((constructor)) static void own_memory(void) {
+  json_set_alloc_funcs(allocate, release);
+}
+
+/* The library's parse. *no_memory: it was left behind, and nothing of it is there any more. */
+static json_t *load(const char *text, size_t size, json_error_t *reason, bool *no_memory) {
+  *no_memory = false;
+  parse.ring.before = parse.ring.next = &parse.ring;
+  if (setjmp(parse.no_memory)) {
+    parse.active = false;
+    while (parse.ring.next != &parse.ring) {
+      release(parse.ring.next->data);
+    }
+    *no_memory = true;
+    return NULL;
+  }
+  parse.active = true;
+  json_t *value = json_loadb(text, size, JSON_REJECT_DUPLICATES, reason);
+  parse.active = false;
+  unlink_block(&parse.ring); /* the tree's blocks go on without us */
+  return value;
 }
 
 /* Before the library spends memory: brackets and commas tell how deep and how many values at most. In text
@@ -87,10 +140,9 @@ int m2se_json_parse(struct m2se_json **root, const char *text, size_t size,
     return code;
   }
   json_error_t reason;
-  out_of_memory = false;
-  json_t *value = json_loadb(size ? text : "", size, JSON_REJECT_DUPLICATES, &reason);
-  if (out_of_memory) {
-    json_decref(value);
+  bool no_memory;
+  json_t *value = load(size ? text : "", size, &reason, &no_memory);
+  if (no_memory) {
     return m2se_error_set(error, M2SE_ENOMEM, "no memory for a JSON text of %zu bytes", size);
   }
   if (!value) {
