@@ -18,9 +18,11 @@ struct m2sed_example {
   uint64_t user_hash;
   uint64_t digest;
   struct m2sed_position at;
+  int64_t event_time_ms;
   uint64_t arrival; /* its number among all events taken */
   uint32_t item;
   uint32_t context_count;
+  uint8_t closes;                      /* not 0: the last one of its mini-batch, however small that is */
   uint32_t context[M2SED_CONTEXT_MAX]; /* slots, oldest first */
 };
 
@@ -79,6 +81,9 @@ struct m2sed_checkpoint_info {
   const uint8_t *loop_data; /* opaque rows of the loop (its table of log epochs) */
   size_t loop_bytes;
   uint32_t keep; /* generations kept, 1.. */
+  /* The one that this process loaded, and the first that it wrote (0: none). Those between could not be
+   * loaded: they do not count as kept. */
+  uint64_t loaded, first;
 };
 
 /* Writes the next generation, then removes all but the newest `keep`; what cannot be removed stays until the
@@ -94,6 +99,10 @@ int m2sed_checkpoint_write(const char *dir, const struct m2sed_checkpoint_state 
 int m2sed_checkpoint_load(struct m2sed_checkpoint_state **state, const char *dir,
                           void (*refused)(void *arg, uint64_t generation, const char *why), void *arg,
                           struct m2se_error *error);
+/* Next positions in the oldest generation that might still be loaded: no restart reads from before them. None
+ * (*positions NULL, *count 0) if there is no generation. *positions is freed with free(). */
+int m2sed_checkpoint_oldest(const char *dir, struct m2sed_position **positions, uint32_t *count,
+                            struct m2se_error *error);
 void m2sed_checkpoint_state_free(struct m2sed_checkpoint_state *state); /* of load; NULL is allowed */
 
 /* Removes what interrupted writers left (gen-*.tmp.*). Call with the lock held, before the first write. */

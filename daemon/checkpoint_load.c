@@ -160,6 +160,35 @@ int m2sed_checkpoint_load(struct m2sed_checkpoint_state **state, const char *dir
                               dir, count, why.text);
 }
 
+int m2sed_checkpoint_oldest(const char *dir, struct m2sed_position **positions, uint32_t *position_count,
+                            struct m2se_error *error) {
+  struct m2sed_file_sum sums[M2SED_CHECKPOINT_FILES];
+  struct m2se_error damage;
+  uint64_t *generations;
+  uint32_t count;
+  *positions = NULL;
+  *position_count = 0;
+  int code = m2sed_checkpoint_list(dir, &generations, &count, error);
+  if (code < 0) {
+    return code;
+  }
+  bool found = false;
+  for (uint32_t i = 0; i < count && !found && code == 0; i++) {
+    struct m2sed_checkpoint_state *state = calloc(1, sizeof *state);
+    if (state == NULL) {
+      code = m2se_error_set(error, M2SE_ENOMEM, "%s: positions", dir);
+    } else if (read_manifest(dir, generations[i], state, sums, &damage) == 0) {
+      found = true;
+      *positions = state->positions;
+      *position_count = state->position_count;
+      state->positions = NULL;
+    } /* else: it cannot be loaded either */
+    m2sed_checkpoint_state_free(state);
+  }
+  free(generations);
+  return code;
+}
+
 int m2sed_checkpoint_verify(const char *dir, uint64_t generation, struct m2se_error *error) {
   struct m2sed_checkpoint_state *state;
   int code = load_generation(&state, dir, generation, error);

@@ -82,16 +82,21 @@ static int next_generation(const char *dir, uint64_t *generation, struct m2se_er
 
 /* Moved away first, so that there is never half a generation under its name. What cannot be removed stays
  * until the next time: the new generation is safe, and that is what counts. */
-static void remove_older(const char *dir, uint32_t keep) {
+static void remove_older(const char *dir, const struct m2sed_checkpoint_info *info, uint64_t newest) {
   char path[M2SED_PATH_BYTES], away[M2SED_PATH_BYTES];
   uint64_t *numbers;
   uint32_t count;
   if (m2sed_checkpoint_list(dir, &numbers, &count, NULL) < 0) {
     return;
   }
-  for (uint32_t i = 0; i + keep < count; i++) {
-    if (m2sed_generation_path(path, dir, numbers[i], NULL, NULL) == 0 &&
-        temporary_path(away, dir, numbers[i], NULL) == 0 && rename(path, away) == 0) {
+  uint64_t first = info->first > 0 ? info->first : newest;
+  uint32_t kept = 0;
+  for (uint32_t i = count; i-- > 0;) {
+    bool damaged = info->loaded > 0 && numbers[i] > info->loaded && numbers[i] < first;
+    if (kept < info->keep) {
+      kept += !damaged;
+    } else if (m2sed_generation_path(path, dir, numbers[i], NULL, NULL) == 0 &&
+               temporary_path(away, dir, numbers[i], NULL) == 0 && rename(path, away) == 0) {
       m2sed_directory_remove(away, NULL);
     }
   }
@@ -145,7 +150,7 @@ int m2sed_checkpoint_write(const char *dir, const struct m2sed_checkpoint_state 
   if (code < 0) { /* it is there and whole, but perhaps not after a power cut: the older ones must stay */
     return code;
   }
-  remove_older(dir, info->keep);
+  remove_older(dir, info, number);
   if (generation != NULL) {
     *generation = number;
   }

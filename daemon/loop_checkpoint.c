@@ -20,8 +20,11 @@ struct m2sed_checkpointer {
   struct m2sed_checkpoint_info info;
   char *loop_data;
   uint64_t generation, bytes, begun_ns, took_ns;
+  uint64_t loaded, first; /* generations: before this process, and its own first; 0: none */
   int code;
   struct m2se_error error;
+  struct m2sed_position *oldest; /* positions of the oldest generation that is left */
+  uint32_t oldest_count;
 
   /* Of the newest good one. */
   struct m2se_status_checkpoint done;
@@ -35,7 +38,7 @@ int m2sed_checkpointer_new(struct m2sed_loop *loop) {
     return M2SE_ENOMEM;
   loop->checkpointer->due_ms = loop->now_ms + (int64_t)loop->config->checkpoint_every_seconds * 1000;
   if (loop->restored) {
-    loop->checkpointer->done.generation = loop->restored->generation;
+    loop->checkpointer->loaded = loop->checkpointer->done.generation = loop->restored->generation;
     loop->checkpointer->done.step = loop->restored->step;
     loop->checkpointer->done_ms = loop->now_ms;
   }
@@ -78,6 +81,9 @@ static void write_snapshot(uv_work_t *work) {
       m2sed_checkpoint_write(checkpointer->dir, checkpointer->snapshot, &checkpointer->info,
                              &checkpointer->generation, &checkpointer->bytes, &checkpointer->error);
   checkpointer->took_ns = uv_hrtime() - checkpointer->begun_ns;
+  if (checkpointer->code == 0)
+    checkpointer->code = m2sed_checkpoint_oldest(checkpointer->dir, &checkpointer->oldest,
+                                                 &checkpointer->oldest_count, &checkpointer->error);
 }
 
 /* ---- back on the loop ---- */
@@ -85,6 +91,7 @@ static void write_snapshot(uv_work_t *work) {
 /* Committed offsets are for those who watch the lag: a restart takes its positions from the checkpoint. */
 static void commit(struct m2sed_loop *loop, const struct m2sed_checkpoint_state *snapshot) {
   m2sed_positions_set_durable(loop->positions, snapshot->positions, snapshot->position_count);
+  m2sed_positions_set_oldest(loop->positions, loop->checkpointer->oldest, loop->checkpointer->oldest_count);
   for (uint32_t i = 0; i < snapshot->position_count; i++) {
     const struct m2sed_partition *partition =
         m2sed_positions_find(loop->positions, snapshot->positions[i].partition);
@@ -103,6 +110,7 @@ static void note_success(struct m2sed_loop *loop) {
   commit(loop, checkpointer->snapshot);
   loop->counts.checkpoints++;
   checkpointer->done.generation = checkpointer->generation;
+  checkpointer->first = checkpointer->first ? checkpointer->first : checkpointer->generation;
   checkpointer->done.step = checkpointer->snapshot->step;
   checkpointer->done.bytes = checkpointer->bytes;
   checkpointer->done.duration_ms = (double)checkpointer->took_ns * 1e-6;
@@ -136,6 +144,8 @@ static void after_write(uv_work_t *work, int status) {
     note_success(loop);
   else
     note_failure(loop, loop->trainer_stopped && !checkpointer->next);
+  free(checkpointer->oldest);
+  checkpointer->oldest = NULL;
   m2sed_trainer_return_snapshot(loop->trainer, checkpointer->snapshot);
   checkpointer->snapshot = NULL;
   struct m2sed_checkpoint_state *next = checkpointer->next;
@@ -160,7 +170,9 @@ static void begin(struct m2sed_loop *loop, struct m2sed_checkpoint_state *snapsh
                                                       .created_ms = loop->now_ms,
                                                       .loop_data = (const uint8_t *)checkpointer->loop_data,
                                                       .loop_bytes = strlen(checkpointer->loop_data),
-                                                      .keep = (uint32_t)loop->config->checkpoint_keep};
+                                                      .keep = (uint32_t)loop->config->checkpoint_keep,
+                                                      .loaded = checkpointer->loaded,
+                                                      .first = checkpointer->first};
   checkpointer->work.data = checkpointer;
   checkpointer->writing = true;
   int code = uv_queue_work(m2sed_loop_uv(loop), &checkpointer->work, write_snapshot, after_write);

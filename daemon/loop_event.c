@@ -36,7 +36,7 @@ static uint64_t durable_position(const struct m2sed_loop *loop, const struct m2s
   if (loop->options.new_log)
     return m2sed_position_make(partition->epoch,
                                0); /* a trial may repeat that log from its beginning (ops/run) */
-  return m2sed_position_make(partition->epoch, partition->durable_offset);
+  return m2sed_position_make(partition->epoch, partition->replay_offset);
 }
 
 /* ---- the trainer ---- */

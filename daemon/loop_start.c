@@ -301,8 +301,16 @@ static int take_state(struct m2sed_loop *loop, struct m2se_error *error) {
       return m2se_error_set(error, code ? code : M2SE_EFORMAT, "item %u of the checkpoint: %s", slot,
                             code ? m2se_error_text(code) : "comes twice");
   }
-  return m2sed_positions_restore(loop->positions, state->positions, state->position_count, state->loop_data,
-                                 state->loop_bytes, error);
+  int code = m2sed_positions_restore(loop->positions, state->positions, state->position_count,
+                                     state->loop_data, state->loop_bytes, error);
+  struct m2sed_position *oldest = NULL;
+  uint32_t count;
+  if (!code)
+    code = m2sed_checkpoint_oldest(loop->config->checkpoint_dir, &oldest, &count, error);
+  if (!code)
+    m2sed_positions_set_oldest(loop->positions, oldest, count);
+  free(oldest);
+  return code;
 }
 
 static int load_checkpoint(struct m2sed_loop *loop, struct m2se_error *error) {

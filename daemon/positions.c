@@ -207,7 +207,7 @@ int m2sed_positions_begin(struct m2sed_positions *positions, int32_t number, int
     start->offset = low; /* a log of which nothing has been read */
   }
   if (!known || partition->epoch != positions->epoch || start->lost)
-    partition->durable_offset = start->offset;
+    partition->durable_offset = partition->replay_offset = start->offset;
   /* Else events that were taken before it went away may still be under way: they tell how far it is. */
   if (!known || partition->epoch != positions->epoch || start->offset != partition->next_offset)
     partition->trained_offset = start->offset;
@@ -234,5 +234,16 @@ void m2sed_positions_set_durable(struct m2sed_positions *positions, const struct
     struct m2sed_partition *partition = m2sed_positions_find(positions, trained[i].partition);
     if (partition && partition->epoch == trained[i].position >> M2SED_EPOCH_BITS)
       partition->durable_offset = (int64_t)(trained[i].position & M2SED_OFFSET_MASK);
+  }
+}
+
+void m2sed_positions_set_oldest(struct m2sed_positions *positions, const struct m2sed_position *oldest,
+                                uint32_t count) {
+  for (uint32_t i = 0; i < positions->count; i++)
+    positions->partitions[i].replay_offset = 0;
+  for (uint32_t i = 0; i < count; i++) {
+    struct m2sed_partition *partition = m2sed_positions_find(positions, oldest[i].partition);
+    if (partition && partition->epoch == oldest[i].position >> M2SED_EPOCH_BITS)
+      partition->replay_offset = (int64_t)(oldest[i].position & M2SED_OFFSET_MASK);
   }
 }

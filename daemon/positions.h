@@ -30,6 +30,7 @@ struct m2sed_partition {
   int64_t next_offset;    /* of the next record to be taken; -1: never started */
   int64_t trained_offset; /* everything before has been handed to the trainer */
   int64_t durable_offset; /* everything before is in a checkpoint, or was before we began */
+  int64_t replay_offset;  /* nothing before is read again, whichever generation a restart finds good */
   int64_t until;          /* INT64_MAX, or --until-end: records from here on are left */
 };
 
@@ -73,6 +74,11 @@ struct m2sed_partition *m2sed_positions_at(struct m2sed_positions *positions, ui
 /* A checkpoint with these trainer positions is complete: they are durable now. */
 void m2sed_positions_set_durable(struct m2sed_positions *positions, const struct m2sed_position *trained,
                                  uint32_t count);
+
+/* Those of the oldest generation that is kept. A partition that it does not have may be read again from its
+ * first record. */
+void m2sed_positions_set_oldest(struct m2sed_positions *positions, const struct m2sed_position *oldest,
+                                uint32_t count);
 
 uint64_t m2sed_position_make(uint32_t epoch, int64_t offset);
 

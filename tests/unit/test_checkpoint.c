@@ -399,6 +399,46 @@ static void test_none(void **unused) {
   rig_stop(&rig);
 }
 
+static uint64_t oldest_position(const struct checkpoint_rig *rig) {
+  struct m2sed_position *positions;
+  uint32_t count;
+  struct m2se_error error;
+  assert_int_equal(m2sed_checkpoint_oldest(rig->dir, &positions, &count, &error), 0);
+  uint64_t position = count > 0 ? positions[0].position : 0;
+  assert_true(count == 0 || count == RIG_POSITIONS);
+  free(positions);
+  return position;
+}
+
+/* A generation that could not be loaded takes no good one's place; how far a restart may go back is told. */
+static void test_damaged_are_not_kept(void **unused) {
+  (void)unused;
+  struct checkpoint_rig rig;
+  struct m2sed_checkpoint_state *loaded;
+  rig_start(&rig);
+  rig.info.keep = 2;
+  assert_true(oldest_position(&rig) == 0);
+  for (uint64_t generation = 1; generation <= 3; generation++) {
+    rig.positions[0].position = 100 * generation;
+    assert_true(rig_write(&rig) == generation);
+  }
+  assert_true(oldest_position(&rig) == 200);
+  assert_int_equal(unlink(rig_path(&rig, 3, "model.safetensors")), 0);
+  assert_int_equal(rig_load(&rig, &loaded), 0);
+  rig.info.loaded = loaded->generation;
+  assert_true(rig.info.loaded == 2);
+  m2sed_checkpoint_state_free(loaded);
+  rig.positions[0].position = 400;
+  rig.info.first = rig_write(&rig);
+  assert_true(rig_entries(rig.dir) == 3 && oldest_position(&rig) == 200);
+  assert_true(rig_write(&rig) == 5);
+  assert_true(rig_entries(rig.dir) == 2 && oldest_position(&rig) == 400);
+  assert_int_equal(unlink(rig_path(&rig, 4, "MANIFEST.json")), 0);
+  rig.positions[0].position = 600;
+  assert_true(rig_write(&rig) == 6 && oldest_position(&rig) == 400);
+  rig_stop(&rig);
+}
+
 static void test_refused_states(void **unused) {
   (void)unused;
   struct checkpoint_rig rig;
@@ -428,7 +468,7 @@ int main(void) {
       cmocka_unit_test(test_manifest_text),        cmocka_unit_test(test_damaged_files),
       cmocka_unit_test(test_other_manifests),      cmocka_unit_test(test_unknown_file),
       cmocka_unit_test(test_state_from_strangers), cmocka_unit_test(test_none),
-      cmocka_unit_test(test_refused_states),
+      cmocka_unit_test(test_refused_states),       cmocka_unit_test(test_damaged_are_not_kept),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

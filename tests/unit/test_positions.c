@@ -201,6 +201,23 @@ static void test_damaged_json(void **state) {
   }
 }
 
+static void test_oldest(void **state) {
+  (void)state;
+  const struct m2sed_position trained[] = {{0, 50}, {1, 70}}, oldest[] = {{0, 30}};
+  struct m2sed_positions *positions = restored(trained, 2, NULL);
+  m2sed_positions_set_oldest(positions, oldest, 1);
+  begin(positions, 0, 0, 100, -1);
+  begin(positions, 1, 0, 100, -1);
+  begin(positions, 2, 10, 100, -1);
+  assert_int_equal(m2sed_positions_find(positions, 0)->replay_offset, 30);
+  assert_int_equal(m2sed_positions_find(positions, 0)->durable_offset, 50);
+  assert_int_equal(m2sed_positions_find(positions, 1)->replay_offset, 0); /* the oldest knows nothing of it */
+  assert_int_equal(m2sed_positions_find(positions, 2)->replay_offset, 10);
+  begin(positions, 0, 60, 100, -1); /* what is gone cannot be read again */
+  assert_int_equal(m2sed_positions_find(positions, 0)->replay_offset, 60);
+  m2sed_positions_free(positions);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_first_start),
@@ -213,6 +230,7 @@ int main(void) {
       cmocka_unit_test(test_encode_and_restore),
       cmocka_unit_test(test_raise_keeps_the_first_log),
       cmocka_unit_test(test_durable),
+      cmocka_unit_test(test_oldest),
       cmocka_unit_test(test_damaged_json),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
