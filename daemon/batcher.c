@@ -182,6 +182,17 @@ void m2sed_batcher_drop(struct m2sed_batcher *batcher, uint32_t count) {
   memmove(batcher->waiting, batcher->waiting + count, batcher->waiting_count * sizeof *batcher->waiting);
 }
 
+uint32_t m2sed_batcher_forget(struct m2sed_batcher *batcher, uint64_t user_hash) {
+  uint32_t kept = 0, count = batcher->waiting_count;
+  for (uint32_t i = 0; i < count; i++) {
+    if (batcher->waiting[i].user_hash != user_hash) {
+      batcher->waiting[kept++] = batcher->waiting[i];
+    }
+  }
+  batcher->waiting_count = kept;
+  return count - kept;
+}
+
 int m2sed_batcher_restore(struct m2sed_batcher *batcher, const struct m2sed_example *waiting, uint32_t count,
                           struct m2se_error *error) {
   assert(batcher->waiting_count == 0);

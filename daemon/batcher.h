@@ -42,6 +42,9 @@ uint32_t m2sed_batcher_waiting(const struct m2sed_batcher *batcher);
 const struct m2sed_example *m2sed_batcher_waiting_examples(const struct m2sed_batcher *batcher);
 bool m2sed_batcher_due(const struct m2sed_batcher *batcher);
 
+/* Those of that user no longer wait. Returns how many did. */
+uint32_t m2sed_batcher_forget(struct m2sed_batcher *batcher, uint64_t user_hash);
+
 /* From a checkpoint, into an empty batcher. May be more than F, if settings have changed. M2SE_ENOMEM. */
 int m2sed_batcher_restore(struct m2sed_batcher *batcher, const struct m2sed_example *waiting, uint32_t count,
                           struct m2se_error *error);

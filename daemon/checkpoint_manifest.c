@@ -22,6 +22,7 @@
   X(skipped_duplicate)                                                                                       \
   X(skipped_guard)                                                                                           \
   X(dead_lettered)                                                                                           \
+  X(skipped_erased)                                                                                          \
   X(events_taken)                                                                                            \
   X(unparked)                                                                                                \
   X(parking_dropped)                                                                                         \

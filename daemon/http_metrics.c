@@ -17,6 +17,7 @@
   X(counter, items_dead_lettered_total, 1, events.items_dead_lettered, "Items gone to the dead letters.")    \
   X(gauge, in_flight_events, 1, events.in_flight, "Interactions whose Redis call is not answered.")          \
   X(gauge, newest_event_timestamp_seconds, MS, events.newest_event_ms, "Event time of the newest one.")      \
+  X(counter, erasures_total, 1, events.erasures, "Users forgotten because they asked for it.")               \
   X(gauge, parked_events, 1, events.parked, "Interactions that wait for features of their items.")           \
   X(counter, unparked_total, 1, events.unparked, "Interactions for which the features came late.")           \
   X(counter, parking_dropped_total, 1, events.parking_dropped, "Interactions for which they did not.")       \
@@ -82,7 +83,8 @@
   X(no_features, skipped_no_features)                                                                        \
   X(duplicate, skipped_duplicate)                                                                            \
   X(guard, skipped_guard)                                                                                    \
-  X(dead_letter, dead_lettered)
+  X(dead_letter, dead_lettered)                                                                              \
+  X(erased, skipped_erased)
 
 /* Of a partition: X(name, member, help) */
 #define PARTITION_METRICS(X)                                                                                 \

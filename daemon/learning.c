@@ -138,6 +138,9 @@ static void take_event(struct m2sed_learning *learning, const struct m2sed_train
   case M2SED_DEAD_LETTER:
     learning->counters.dead_lettered++;
     break;
+  case M2SED_ERASED:
+    learning->counters.skipped_erased++;
+    break;
   case M2SED_OUTCOMES:
     assert(!"an outcome");
   }
@@ -146,6 +149,8 @@ static void take_event(struct m2sed_learning *learning, const struct m2sed_train
 void m2sed_learning_take(struct m2sed_learning *learning, const struct m2sed_train_message *message) {
   if (message->kind == M2SED_TRAIN_ITEM) {
     take_item(learning, message->record);
+  } else if (message->kind == M2SED_TRAIN_FORGET) {
+    m2sed_learning_forget(learning, message->user_hash);
   } else {
     assert(message->kind == M2SED_TRAIN_EVENT);
     take_event(learning, message);

@@ -28,6 +28,9 @@ void m2sed_learning_free(struct m2sed_learning *learning);
 /* M2SED_TRAIN_EVENT: step() until nothing is due before the next one. M2SED_TRAIN_ITEM: the record's
  * reference becomes ours. */
 void m2sed_learning_take(struct m2sed_learning *learning, const struct m2sed_train_message *message);
+/* Of that user no example waits, is parked or rests in the reservoir any more; those not trained yet are
+ * counted as skipped_erased. (M2SED_TRAIN_FORGET; take() calls it.) */
+void m2sed_learning_forget(struct m2sed_learning *learning, uint64_t user_hash);
 bool m2sed_learning_due(const struct m2sed_learning *learning);
 uint32_t m2sed_learning_waiting(const struct m2sed_learning *learning);
 /* Parked examples whose features have come now wait for training; take() does it with every event. */

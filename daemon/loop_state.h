@@ -68,7 +68,8 @@ enum {
 };
 
 struct m2sed_counts { /* since the start of the process */
-  uint64_t received, replayed, lost, dead_lettered, items_received, items_deleted, items_dead_lettered;
+  uint64_t received, replayed, lost, dead_lettered, items_received, items_deleted, items_dead_lettered,
+      erasures;
   uint64_t refused[M2SE_RULE_COUNT_OF_ALL];
   uint64_t users_published, items_published, kafka_errors, rebalances, delivery_failures;
   uint64_t steps_applied, steps_refused, checkpoints, checkpoint_failures;

@@ -84,6 +84,8 @@ static void fill_events(struct m2sed_loop *loop, struct m2se_status_events *even
                                         .parked = loop->last_step.parked,
                                         .unparked = counters->unparked,
                                         .parking_dropped = counters->parking_dropped,
+                                        .erasures = counts->erasures,
+                                        .skipped_erased = counters->skipped_erased,
                                         .refused = state->refused,
                                         .refused_count = refused};
 }

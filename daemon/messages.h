@@ -26,6 +26,7 @@ enum m2sed_outcome {
   M2SED_NO_CONTEXT,  /* the first event of its user */
   M2SED_DUPLICATE,   /* same event_id seen before at another position */
   M2SED_DEAD_LETTER, /* undecodable or breaks a rule; gone to the dead-letter topic */
+  M2SED_ERASED,      /* of a user who asked to be forgotten after it */
   M2SED_OUTCOMES
 };
 
@@ -33,6 +34,7 @@ enum m2sed_outcome {
 enum m2sed_train_kind {
   M2SED_TRAIN_EVENT,      /* one record of the interactions topic, whatever became of it */
   M2SED_TRAIN_ITEM,       /* an item record: new slot, or new features, or deleted (record->deleted) */
+  M2SED_TRAIN_FORGET,     /* nothing of the user of user_hash is kept */
   M2SED_TRAIN_CHECKPOINT, /* take a snapshot as soon as possible and hand it back */
   M2SED_TRAIN_FLUSH,      /* close the last mini-batch however small (--until-end), then answer
                              M2SED_TRAINED_FLUSHED */
@@ -61,6 +63,7 @@ enum m2sed_trained_kind {
 struct m2sed_trainer_counters { /* all since the beginning of the lineage; in the checkpoint */
   uint64_t trained_events, event_digest;
   uint64_t skipped_no_context, skipped_no_features, skipped_duplicate, skipped_guard, dead_lettered;
+  uint64_t skipped_erased;   /* of users who asked to be forgotten before it was trained */
   uint64_t events_taken;     /* whatever became of them */
   uint64_t unparked;         /* whose features came late, and then they were there */
   uint64_t parking_dropped;  /* whose features did not come in time; also in skipped_no_features */

@@ -45,6 +45,16 @@ void m2sed_reservoir_add(struct m2sed_reservoir *reservoir, const struct m2sed_e
   }
 }
 
+void m2sed_reservoir_forget(struct m2sed_reservoir *reservoir, uint64_t user_hash) {
+  uint32_t kept = 0;
+  for (uint32_t i = 0; i < reservoir->count; i++) {
+    if (reservoir->examples[i].user_hash != user_hash) {
+      reservoir->examples[kept++] = reservoir->examples[i];
+    }
+  }
+  reservoir->count = kept;
+}
+
 uint32_t m2sed_reservoir_draw(const struct m2sed_reservoir *reservoir, uint64_t step, uint32_t index) {
   assert(reservoir->count >= 1);
   return (uint32_t)m2se_random_below(reservoir->seed, step, M2SE_RANDOM_REPLAY, index, reservoir->count);

@@ -22,6 +22,8 @@ void m2sed_reservoir_deinit(struct m2sed_reservoir *reservoir);
 void m2sed_reservoir_restore(struct m2sed_reservoir *reservoir, const struct m2sed_example *examples,
                              uint32_t count, uint64_t seen);
 void m2sed_reservoir_add(struct m2sed_reservoir *reservoir, const struct m2sed_example *example);
+/* Those of that user go. Newer examples fill their places, so for a while they are more than their share. */
+void m2sed_reservoir_forget(struct m2sed_reservoir *reservoir, uint64_t user_hash);
 /* Place of the example that draw `index` of `step` takes, 0..count-1. count >= 1. */
 uint32_t m2sed_reservoir_draw(const struct m2sed_reservoir *reservoir, uint64_t step, uint32_t index);
 

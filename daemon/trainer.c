@@ -108,6 +108,7 @@ static void take(struct m2sed_trainer *trainer, struct m2sed_train_message *mess
       step(trainer);
     }
     break;
+  case M2SED_TRAIN_FORGET:
   case M2SED_TRAIN_ITEM:
     m2sed_learning_take(trainer->learning, message);
     break;

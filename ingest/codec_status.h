@@ -58,7 +58,9 @@
   X(int64, newest_event_ms)                                                                                  \
   X(uint64, parked)                                                                                          \
   X(uint64, unparked)                                                                                        \
-  X(uint64, parking_dropped)
+  X(uint64, parking_dropped)                                                                                 \
+  X(uint64, erasures)                                                                                        \
+  X(uint64, skipped_erased)
 
 #define M2SE_STATUS_TRAINING(X)                                                                              \
   X(uint64, step)                                                                                            \

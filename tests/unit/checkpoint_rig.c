@@ -93,6 +93,7 @@ void rig_start(struct checkpoint_rig *rig) {
                                                     .rollbacks = 9,
                                                     .events_taken = 10,
                                                     .unparked = 11,
+                                                    .skipped_erased = 14,
                                                     .parking_dropped = 12};
   state->positions = rig->positions;
   state->position_count = RIG_POSITIONS;
