@@ -102,7 +102,11 @@ static void on_sequence(void *context, int status, const struct m2se_redis_reply
   struct m2sed_recommendation *one = context;
   size_t size;
   (void)error;
-  if (!status && one->exchange && m2se_redis_reply_type(reply) == M2SE_REDIS_BYTES) {
+  if (status) {
+    refuse(one, 503, "Redis did not give the user's sequence\n");
+  } else if (m2se_redis_reply_type(reply) != M2SE_REDIS_BYTES) {
+    refuse(one, 404, "nothing is known of this user\n");
+  } else if (one->exchange) {
     const char *blob = m2se_redis_reply_bytes(reply, &size);
     if (!m2se_sequence_parse(one->loop->sequence, blob, size, NULL)) {
       ask_server(one);
@@ -110,9 +114,6 @@ static void on_sequence(void *context, int status, const struct m2se_redis_reply
     }
     refuse(one, 500, "the user's sequence in Redis is damaged\n");
   }
-  if (!status && one->exchange)
-    refuse(one, 404, "nothing is known of this user\n");
-  refuse(one, 503, "Redis did not answer\n");
   end(one);
 }
 
