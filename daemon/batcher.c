@@ -20,13 +20,19 @@ struct m2sed_batcher {
   enum m2se_targets targets;
   struct m2sed_item_record *const *records;
 
-  struct m2sed_example *waiting; /* oldest first */
-  uint32_t waiting_count, waiting_capacity;
+  /* The oldest one is waiting[waiting_first]. There is more memory than may wait, so that they need not be
+   * moved with every mini-batch that leaves. */
+  struct m2sed_example *waiting; /* [waiting_allocated] */
+  uint32_t waiting_first, waiting_count, waiting_capacity, waiting_allocated;
+  uint32_t open; /* the newest of them: their mini-batch is not closed */
+  uint32_t backlog;
+  int64_t batch_ms;
+  bool shrink;
 
   struct candidate *candidates; /* [batch] */
   struct candidate **by_user;   /* [batch], sorted */
   uint32_t *contexts;           /* [batch, max_len] */
-  bool *fresh_left;             /* [fresh] */
+  bool *fresh_left;             /* [batch] */
 
   /* Whether a place of the reservoir, or an item, is in this mini-batch: marked with the number of the build,
    * so that nothing need be cleared between two. */
@@ -72,6 +78,18 @@ bool m2sed_item_featurised(const struct m2sed_item_record *record) {
   return record != NULL && !record->deleted && record->text_count + record->image_count > 0;
 }
 
+static int allocate_waiting(struct m2sed_batcher *batcher, uint64_t capacity) {
+  uint64_t allocated = capacity + capacity / 4 + 1;
+  free(batcher->waiting);
+  batcher->waiting = allocated <= UINT32_MAX ? calloc(allocated, sizeof *batcher->waiting) : NULL;
+  if (batcher->waiting == NULL) {
+    return M2SE_ENOMEM;
+  }
+  batcher->waiting_capacity = (uint32_t)capacity;
+  batcher->waiting_allocated = (uint32_t)allocated;
+  return 0;
+}
+
 int m2sed_batcher_new(struct m2sed_batcher **batcher, const struct m2se_config *config,
                       const struct m2sed_train_settings *settings, struct m2sed_item_record *const *records,
                       struct m2se_error *error) {
@@ -95,12 +113,13 @@ int m2sed_batcher_new(struct m2sed_batcher **batcher, const struct m2se_config *
   b->reservoir_capacity = settings->reservoir_capacity;
   b->items_max = settings->items_max;
   b->items_limit = limits.items;
-  b->waiting_capacity = b->fresh + settings->parking; /* all parked ones may get their features at once */
-  b->waiting = calloc(b->waiting_capacity, sizeof *b->waiting);
+  b->backlog = settings->backlog > b->fresh ? settings->backlog : b->fresh;
+  b->batch_ms = settings->batch_ms;
+  b->shrink = settings->shrink;
   b->candidates = calloc(b->batch, sizeof *b->candidates);
   b->by_user = calloc(b->batch, sizeof(struct candidate *));
   b->contexts = calloc(limits.positions, sizeof *b->contexts);
-  b->fresh_left = calloc(b->fresh, sizeof *b->fresh_left);
+  b->fresh_left = calloc(b->batch, sizeof *b->fresh_left);
   b->drawn = calloc((size_t)b->reservoir_capacity + 1, sizeof *b->drawn);
   b->item_build = calloc(b->items_max, sizeof *b->item_build);
   b->item_index = calloc(b->items_max, sizeof *b->item_index);
@@ -108,7 +127,9 @@ int m2sed_batcher_new(struct m2sed_batcher **batcher, const struct m2se_config *
   b->seq_ptr = calloc((size_t)b->batch + 1, sizeof *b->seq_ptr);
   b->seq_items = calloc(limits.positions, sizeof *b->seq_items);
   b->target = calloc(b->batch, sizeof *b->target);
-  if (!b->waiting || !b->candidates || !b->by_user || !b->contexts || !b->fresh_left || !b->drawn ||
+  /* All parked ones may get their features at once. */
+  code = allocate_waiting(b, b->backlog + settings->parking);
+  if (code < 0 || !b->candidates || !b->by_user || !b->contexts || !b->fresh_left || !b->drawn ||
       !b->item_build || !b->item_index || !b->items || !b->seq_ptr || !b->seq_items || !b->target) {
     m2sed_batcher_free(b);
     return m2se_error_set(error, M2SE_ENOMEM, "mini-batches of %u sequences", settings->batch);
@@ -156,8 +177,34 @@ bool m2sed_batcher_add(struct m2sed_batcher *batcher, const struct m2sed_example
   if (!example_usable(batcher, example)) {
     return false;
   }
-  batcher->waiting[batcher->waiting_count++] = *example;
+  if (batcher->waiting_first + batcher->waiting_count == batcher->waiting_allocated) {
+    memmove(batcher->waiting, batcher->waiting + batcher->waiting_first,
+            batcher->waiting_count * sizeof *batcher->waiting);
+    batcher->waiting_first = 0;
+  }
+  struct m2sed_example *place = &batcher->waiting[batcher->waiting_first + batcher->waiting_count++];
+  *place = *example;
+  place->closes = ++batcher->open == batcher->fresh;
+  if (place->closes) {
+    batcher->open = 0;
+  }
   return true;
+}
+
+void m2sed_batcher_time(struct m2sed_batcher *batcher, int64_t event_time_ms) {
+  if (batcher->batch_ms <= 0 || batcher->open == 0) {
+    return;
+  }
+  struct m2sed_example *end = &batcher->waiting[batcher->waiting_first + batcher->waiting_count];
+  if ((double)event_time_ms - (double)end[-(int64_t)batcher->open].event_time_ms >
+      (double)batcher->batch_ms) {
+    end[-1].closes = 1;
+    batcher->open = 0;
+  }
+}
+
+bool m2sed_batcher_has_room(const struct m2sed_batcher *batcher) {
+  return batcher->waiting_count < batcher->backlog;
 }
 
 uint32_t m2sed_batcher_capacity(const struct m2sed_batcher *batcher) {
@@ -169,46 +216,77 @@ uint32_t m2sed_batcher_waiting(const struct m2sed_batcher *batcher) {
 }
 
 const struct m2sed_example *m2sed_batcher_waiting_examples(const struct m2sed_batcher *batcher) {
-  return batcher->waiting;
+  return batcher->waiting + batcher->waiting_first;
 }
 
 bool m2sed_batcher_due(const struct m2sed_batcher *batcher) {
-  return batcher->waiting_count >= batcher->fresh;
+  return batcher->waiting_count > batcher->open;
 }
 
 void m2sed_batcher_drop(struct m2sed_batcher *batcher, uint32_t count) {
   assert(count <= batcher->waiting_count);
+  batcher->waiting_first += count;
   batcher->waiting_count -= count;
-  memmove(batcher->waiting, batcher->waiting + count, batcher->waiting_count * sizeof *batcher->waiting);
+  if (batcher->waiting_count == 0) {
+    batcher->waiting_first = batcher->open = 0;
+  }
 }
 
+/* Examples of the mini-batch that begins with the one `before` places behind the oldest. */
+static uint32_t count_fresh(const struct m2sed_batcher *batcher, uint32_t before) {
+  const struct m2sed_example *examples = m2sed_batcher_waiting_examples(batcher) + before;
+  uint32_t left = batcher->waiting_count - before, count = 0;
+  while (count < left && count < batcher->fresh) {
+    if (examples[count++].closes) {
+      break;
+    }
+  }
+  return count;
+}
+
+static bool ends_closed(const struct m2sed_batcher *batcher, uint32_t before, uint32_t count) {
+  return count == batcher->fresh ||
+         (count > 0 && m2sed_batcher_waiting_examples(batcher)[before + count - 1].closes);
+}
+
+static void find_open(struct m2sed_batcher *batcher) {
+  batcher->open = 0;
+  for (uint32_t before = 0; before < batcher->waiting_count;) {
+    uint32_t fresh = count_fresh(batcher, before);
+    batcher->open = ends_closed(batcher, before, fresh) ? 0 : fresh;
+    before += fresh;
+  }
+}
+
+/* Mini-batches stay where they were cut, and become smaller. */
 uint32_t m2sed_batcher_forget(struct m2sed_batcher *batcher, uint64_t user_hash) {
+  struct m2sed_example *examples = batcher->waiting + batcher->waiting_first;
   uint32_t kept = 0, count = batcher->waiting_count;
   for (uint32_t i = 0; i < count; i++) {
-    if (batcher->waiting[i].user_hash != user_hash) {
-      batcher->waiting[kept++] = batcher->waiting[i];
+    if (examples[i].user_hash != user_hash) {
+      examples[kept++] = examples[i];
+    } else if (examples[i].closes && kept > 0) {
+      examples[kept - 1].closes = 1;
     }
   }
   batcher->waiting_count = kept;
+  find_open(batcher);
   return count - kept;
 }
 
 int m2sed_batcher_restore(struct m2sed_batcher *batcher, const struct m2sed_example *waiting, uint32_t count,
                           struct m2se_error *error) {
   assert(batcher->waiting_count == 0);
-  if (count >= batcher->fresh) { /* settings have changed; there must be room beside them as before */
-    size_t capacity = (size_t)count + batcher->waiting_capacity;
-    struct m2sed_example *larger = realloc(batcher->waiting, capacity * sizeof *larger);
-    if (larger == NULL) {
-      return m2se_error_set(error, M2SE_ENOMEM, "%u waiting examples", count);
-    }
-    batcher->waiting = larger;
-    batcher->waiting_capacity = (uint32_t)capacity;
+  /* If settings have changed there may be more than before, and there must be as much room beside them. */
+  if (count >= batcher->backlog &&
+      allocate_waiting(batcher, (uint64_t)count + batcher->waiting_capacity) < 0) {
+    return m2se_error_set(error, M2SE_ENOMEM, "%u waiting examples", count);
   }
   if (count > 0) {
     memcpy(batcher->waiting, waiting, count * sizeof *waiting);
   }
   batcher->waiting_count = count;
+  find_open(batcher);
   return 0;
 }
 
@@ -323,23 +401,47 @@ static void next_build(struct m2sed_batcher *batcher) {
   }
 }
 
+/* A small mini-batch keeps the ratio. */
+static uint32_t count_draws(const struct m2sed_batcher *batcher, uint32_t fresh) {
+  uint32_t draws = batcher->batch - batcher->fresh;
+  double ratio_draws = round(fresh * batcher->replay_ratio);
+  return fresh < batcher->fresh && ratio_draws < draws ? (uint32_t)ratio_draws : draws;
+}
+
+static bool is_behind(const struct m2sed_batcher *batcher) {
+  return batcher->shrink && batcher->waiting_count > batcher->backlog / 2 && m2sed_batcher_due(batcher);
+}
+
+/* As many closed mini-batches behind the first one as fit into one. The draws of all are added up. */
+static uint32_t add_closed(const struct m2sed_batcher *batcher, uint32_t fresh, uint32_t *draws) {
+  uint32_t more = count_fresh(batcher, fresh);
+  while (fresh + more <= batcher->batch && ends_closed(batcher, fresh, more)) {
+    *draws += count_draws(batcher, more);
+    fresh += more;
+    more = count_fresh(batcher, fresh);
+  }
+  return fresh;
+}
+
 void m2sed_batcher_build(struct m2sed_batcher *batcher, const struct m2sed_reservoir *reservoir,
                          uint64_t step, struct m2sed_batch *batch) {
   assert(batcher->waiting_count >= 1 && reservoir->capacity <= batcher->reservoir_capacity);
   next_build(batcher);
-  uint32_t count = 0;
-  uint32_t fresh = batcher->waiting_count < batcher->fresh ? batcher->waiting_count : batcher->fresh;
-  *batch = (struct m2sed_batch){.fresh = fresh, .fresh_left = batcher->fresh_left};
+  uint32_t count = 0, fresh = count_fresh(batcher, 0);
+  uint32_t draws = count_draws(batcher, fresh);
+  *batch = (struct m2sed_batch){.fresh_left = batcher->fresh_left};
+  if (is_behind(batcher)) {
+    fresh = add_closed(batcher, fresh, &draws);
+    batch->taken_away = reservoir->count > 0 ? draws : 0;
+    draws = 0;
+  }
+  batch->fresh = fresh;
+  const struct m2sed_example *waiting = m2sed_batcher_waiting_examples(batcher);
   for (uint32_t i = 0; i < fresh; i++) {
     /* Fresh ones are newer than any replayed one, whose age is a position. */
     uint64_t age = (UINT64_C(1) << 63) + i;
-    batcher->fresh_left[i] = candidate_fill(batcher, count, &batcher->waiting[i], age);
+    batcher->fresh_left[i] = candidate_fill(batcher, count, &waiting[i], age);
     count += batcher->fresh_left[i];
-  }
-  uint32_t draws = batcher->batch - batcher->fresh;
-  if (fresh < batcher->fresh) { /* a last, small mini-batch keeps the ratio */
-    double ratio_draws = round(fresh * batcher->replay_ratio);
-    draws = ratio_draws < draws ? (uint32_t)ratio_draws : draws;
   }
   for (uint32_t i = 0; i < draws && reservoir->count > 0; i++) {
     uint32_t place = m2sed_reservoir_draw(reservoir, step, i);

@@ -1,8 +1,12 @@
 /* Mini-batches out of examples: a function of the examples in order and of the step number, without thread or
  * clock.
  *
- * DESIGN. Fresh examples wait until F = max(1, round(batch / (1 + replay_ratio))) of them are there; then a
- * mini-batch is due: those, and batch - F draws from the reservoir (one drawn twice counts once). Items
+ * DESIGN. Fresh examples wait in the order of their arrival, cut into mini-batches as they come: one is
+ * closed when F = max(1, round(batch / (1 + replay_ratio))) of them are there, or by an event whose time lies
+ * more than batch_ms after that of its first one. So where the cuts are is decided by the log, however late
+ * the training comes to them. A closed mini-batch is due: its fresh examples, and batch - F draws from the
+ * reservoir (one drawn twice counts once). With settings.shrink, while half of the backlog waits, as many
+ * closed ones as fit into a batch make one, without draws. Items
  * without features are left out of contexts at this moment. With M2SE_TARGETS_ALL a sequence teaches each of
  * its steps, so an older example of the same user whose step lies inside a newer one's context needs no
  * sequence of its own. Items get their numbers by first occurrence, never by slot: the mini-batch is the same
@@ -37,6 +41,10 @@ void m2sed_batcher_free(struct m2sed_batcher *batcher);
 /* Takes a fresh example, unless its item or all of its context has no features: then false, and it is
  * forgotten. */
 bool m2sed_batcher_add(struct m2sed_batcher *batcher, const struct m2sed_example *example);
+/* An event of that time comes: it may close the mini-batch that is open. Before its add(). */
+void m2sed_batcher_time(struct m2sed_batcher *batcher, int64_t event_time_ms);
+/* False: a mini-batch must be trained before the next add(). What is parked has its place beside that. */
+bool m2sed_batcher_has_room(const struct m2sed_batcher *batcher);
 uint32_t m2sed_batcher_capacity(const struct m2sed_batcher *batcher); /* never more than this wait */
 uint32_t m2sed_batcher_waiting(const struct m2sed_batcher *batcher);
 const struct m2sed_example *m2sed_batcher_waiting_examples(const struct m2sed_batcher *batcher);
@@ -49,18 +57,19 @@ uint32_t m2sed_batcher_forget(struct m2sed_batcher *batcher, uint64_t user_hash)
 int m2sed_batcher_restore(struct m2sed_batcher *batcher, const struct m2sed_example *waiting, uint32_t count,
                           struct m2se_error *error);
 
-/* The oldest F that wait (all, if there are fewer), and replay. What it gives out is valid until the next
- * call. At least one example waits. */
+/* The oldest mini-batch (the open one, if there is no other), and replay. What it gives out is valid until
+ * the next call. At least one example waits. */
 struct m2sed_batch {
   struct m2se_batch
       network;            /* n_sequences 0: nothing to train, all items have lost their features meanwhile */
   uint32_t fresh;         /* examples that waited */
   const bool *fresh_left; /* [fresh]: false: left out, its features are gone */
   uint32_t replayed;
+  uint32_t taken_away; /* draws that were not made */
 };
 void m2sed_batcher_build(struct m2sed_batcher *batcher, const struct m2sed_reservoir *reservoir,
                          uint64_t step, struct m2sed_batch *batch);
-/* The oldest `count` no longer wait. */
+/* The oldest `count` no longer wait: those of the mini-batch that was built, its `fresh`. */
 void m2sed_batcher_drop(struct m2sed_batcher *batcher, uint32_t count);
 
 #endif

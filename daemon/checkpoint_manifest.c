@@ -23,6 +23,7 @@
   X(skipped_guard)                                                                                           \
   X(dead_lettered)                                                                                           \
   X(skipped_erased)                                                                                          \
+  X(replay_taken_away)                                                                                       \
   X(events_taken)                                                                                            \
   X(unparked)                                                                                                \
   X(parking_dropped)                                                                                         \

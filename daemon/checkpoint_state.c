@@ -17,8 +17,10 @@
   X(digest, M2SE_U64, uint64_t, digest)                                                                      \
   X(position, M2SE_U64, uint64_t, at.position)                                                               \
   X(partition, M2SE_I32, int32_t, at.partition)                                                              \
+  X(event_time_ms, M2SE_I64, int64_t, event_time_ms)                                                         \
   X(arrival, M2SE_U64, uint64_t, arrival)                                                                    \
-  X(item, M2SE_U32, uint32_t, item)
+  X(item, M2SE_U32, uint32_t, item)                                                                          \
+  X(closes, M2SE_U8, uint8_t, closes)
 #define POSITION_COLUMNS(X)                                                                                  \
   X(position, M2SE_U64, uint64_t, position)                                                                  \
   X(partition, M2SE_I32, int32_t, partition)
@@ -26,7 +28,7 @@
   X(popularity, M2SE_F64, double, popularity)                                                                \
   X(popularity_ms, M2SE_I64, int64_t, popularity_ms)
 
-enum { TENSORS = 3 * 8 + 2 + 4 + 1 };
+enum { TENSORS = 3 * 10 + 2 + 4 + 1 };
 
 /* ---- what a state must keep ---- */
 

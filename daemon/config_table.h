@@ -104,8 +104,16 @@
     "room. 0: they are skipped at once.") \
   X(train, parking_events, COUNT, "1000000", 0, 1e15, "", 0, \
     "After so many later events an event that waits for features is skipped.") \
-  X(train, overload, CHOICE, "pause", 0, 0, "pause|shrink", RESERVED, \
-    "When events come faster than training: pause consumption, or shrink the replay.") \
+  X(train, batch_seconds, REAL, "0", 0, 1e9, "", 0, \
+    "An event whose time lies more than this after the first one of a mini-batch closes that one, however " \
+    "small, seconds of event time; 0: never.") \
+  X(train, backlog, COUNT, "50000", 0, 1e7, "", 0, \
+    "Most events that wait for training while their vectors are published all the same; 300 bytes each, " \
+    "three times. Beyond it consumption pauses.") \
+  X(train, overload, CHOICE, "pause", 0, 0, "pause|shrink", 0, \
+    "When training is behind: pause consumption once the backlog is full, or before that, from half full " \
+    "on, take replay away, so that fresh events are trained faster. Weights are then no longer the same " \
+    "bit for bit after a restart. --until-end never shrinks.") \
   X(serve, epoch_steps, COUNT, "20", 1, 1e9, "", 0, \
     "Training steps between two publications of all item vectors.") \
   X(serve, refresh_per_second, COUNT, "1000", 0, 1000000, "", 0, \

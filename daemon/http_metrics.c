@@ -35,6 +35,8 @@
   X(gauge, last_step_age_seconds, 1, training.last_step_age_seconds, "Time since the last step.")            \
   X(gauge, steps_refused_in_a_row, 1, training.refused_in_a_row, "Newest steps that the guard left out.")    \
   X(counter, rollbacks_total, 1, training.rollbacks, "Times that the weights went back.")                    \
+  X(counter, replay_taken_away_total, 1, training.replay_taken_away, "Replay left out, being behind.")       \
+  X(gauge, backlog_capacity_examples, 1, training.backlog, "Most new examples that may wait.")               \
   X(gauge, reservoir_examples, 1, reservoir.size, "Examples kept for replay.")                               \
   X(gauge, reservoir_capacity_examples, 1, reservoir.capacity, "Most examples kept for replay.")             \
   X(gauge, epoch, 1, serving.epoch, "Epoch of the vectors that readers see.")                                \

@@ -76,7 +76,8 @@ static bool unpark(void *arg, const struct m2sed_example *example) {
 
 /* Once for all items that came since the last event: at a start the whole catalogue comes before the first
  * one. */
-void m2sed_learning_unpark(struct m2sed_learning *learning) {
+void m2sed_learning_begin(struct m2sed_learning *learning) {
+  learning->begun = true;
   if (learning->features_came) {
     learning->features_came = false;
     learning->counters.unparked += m2sed_parking_release(&learning->parking, unpark, learning);
@@ -102,6 +103,7 @@ static void take_example(struct m2sed_learning *learning, const struct m2sed_tra
   struct m2sed_example example = {.user_hash = message->user_hash,
                                   .digest = message->digest,
                                   .at = message->at,
+                                  .event_time_ms = message->event_time_ms,
                                   .arrival = learning->counters.events_taken,
                                   .item = message->item,
                                   .context_count = message->context_count};
@@ -118,12 +120,13 @@ static void take_event(struct m2sed_learning *learning, const struct m2sed_train
     return;
   }
   *next = message->at.position + 1;
-  m2sed_learning_unpark(learning);
+  m2sed_learning_begin(learning);
   uint64_t now = ++learning->counters.events_taken;
   count_unfeatured(learning,
                    m2sed_parking_expire(&learning->parking, now, learning->settings.parking_events));
   if (message->outcome == M2SED_TEACHES || message->outcome == M2SED_NO_CONTEXT) {
     popularity_count(learning, message->item, message->event_time_ms);
+    m2sed_batcher_time(learning->batcher, message->event_time_ms);
   }
   switch (message->outcome) {
   case M2SED_TEACHES:
@@ -151,6 +154,8 @@ void m2sed_learning_take(struct m2sed_learning *learning, const struct m2sed_tra
     take_item(learning, message->record);
   } else if (message->kind == M2SED_TRAIN_FORGET) {
     m2sed_learning_forget(learning, message->user_hash);
+  } else if (message->kind == M2SED_TRAIN_CATALOGUE) {
+    m2sed_learning_begin(learning);
   } else {
     assert(message->kind == M2SED_TRAIN_EVENT);
     take_event(learning, message);
@@ -158,7 +163,11 @@ void m2sed_learning_take(struct m2sed_learning *learning, const struct m2sed_tra
 }
 
 bool m2sed_learning_due(const struct m2sed_learning *learning) {
-  return m2sed_batcher_due(learning->batcher);
+  return learning->begun && m2sed_batcher_due(learning->batcher);
+}
+
+bool m2sed_learning_has_room(const struct m2sed_learning *learning) {
+  return m2sed_batcher_has_room(learning->batcher);
 }
 
 uint32_t m2sed_learning_waiting(const struct m2sed_learning *learning) {
@@ -211,6 +220,7 @@ bool m2sed_learning_step(struct m2sed_learning *learning, const struct m2se_work
     assert(code == 0); /* the mini-batch is ours, so only a bug can make it invalid */
     learning->counters.refused_in_a_row = step.applied ? 0 : learning->counters.refused_in_a_row + 1;
   }
+  learning->counters.replay_taken_away += batch.taken_away;
   settle_fresh(learning, &batch, step.applied);
   *result = (struct m2sed_trained_message){
       .kind = M2SED_TRAINED_STEP,

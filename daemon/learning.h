@@ -25,16 +25,18 @@ int m2sed_learning_new(struct m2sed_learning **learning, const struct m2se_confi
                        const struct m2sed_checkpoint_state *restored, struct m2se_error *error);
 void m2sed_learning_free(struct m2sed_learning *learning);
 
-/* M2SED_TRAIN_EVENT: step() until nothing is due before the next one. M2SED_TRAIN_ITEM: the record's
- * reference becomes ours. */
+/* M2SED_TRAIN_EVENT (there must be room: else step() first), M2SED_TRAIN_ITEM (the record's reference becomes
+ * ours), M2SED_TRAIN_CATALOGUE. When what is due is trained changes nothing, but for settings.shrink. */
 void m2sed_learning_take(struct m2sed_learning *learning, const struct m2sed_train_message *message);
 /* Of that user no example waits, is parked or rests in the reservoir any more; those not trained yet are
  * counted as skipped_erased. (M2SED_TRAIN_FORGET; take() calls it.) */
 void m2sed_learning_forget(struct m2sed_learning *learning, uint64_t user_hash);
+bool m2sed_learning_has_room(const struct m2sed_learning *learning);
 bool m2sed_learning_due(const struct m2sed_learning *learning);
 uint32_t m2sed_learning_waiting(const struct m2sed_learning *learning);
-/* Parked examples whose features have come now wait for training; take() does it with every event. */
-void m2sed_learning_unpark(struct m2sed_learning *learning);
+/* What waits may be trained: all items that it needs have been told. Parked examples whose features have come
+ * wait from now on. take() does it with every event. */
+void m2sed_learning_begin(struct m2sed_learning *learning);
 /* Trains what waits (at least one example), due or not. Fills all of *result but step_ms, snapshot and last.
  * False: there was nothing left to train (all its items have lost their features), no step was made. */
 bool m2sed_learning_step(struct m2sed_learning *learning, const struct m2se_workers *workers,

@@ -15,6 +15,8 @@ int m2sed_train_settings_check(const struct m2sed_train_settings *settings, stru
   CHECK(threads, settings->threads >= 1 && settings->threads <= 256, "in 1..256");
   CHECK(replay_ratio, settings->replay_ratio >= 0 && settings->replay_ratio <= 1000, "in 0..1000");
   CHECK(reservoir_capacity, settings->reservoir_capacity <= 1u << 24, "in 0..16777216");
+  CHECK(batch_ms, settings->batch_ms >= 0, "at least 0");
+  CHECK(backlog, settings->backlog <= 1u << 24, "in 0..16777216");
   CHECK(parking, settings->parking <= 1u << 24, "in 0..16777216");
   CHECK(epoch_steps, settings->epoch_steps >= 1, "at least 1");
   CHECK(gradient_norm_max, settings->gradient_norm_max >= 0, "at least 0");

@@ -20,6 +20,7 @@ struct m2sed_learning {
   struct m2sed_batcher *batcher;
   struct m2sed_reservoir reservoir;
   struct m2sed_parking parking;
+  bool begun;         /* the catalogue has been told: what a checkpoint left waiting has its items */
   bool features_came; /* since the parked ones were looked at */
   struct m2sed_trainer_counters counters;
   struct m2sed_position *skipped; /* [M2SED_SKIPPED_MAX] by the guard, oldest first */

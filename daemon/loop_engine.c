@@ -36,20 +36,24 @@ static struct m2se_config model_config(const struct m2sed_loop *loop) {
 
 static int make_trainer(struct m2sed_loop *loop, const struct m2se_config *model, struct m2se_error *error) {
   const struct m2sed_config *c = loop->config;
-  const struct m2sed_train_settings settings = {.batch = (uint32_t)c->train_batch,
-                                                .threads = (uint32_t)c->train_threads,
-                                                .replay_ratio = c->train_replay_ratio,
-                                                .reservoir_capacity = (uint32_t)c->train_reservoir,
-                                                .parking = (uint32_t)c->train_parking,
-                                                .parking_events = c->train_parking_events,
-                                                .epoch_steps = (uint32_t)c->serve_epoch_steps,
-                                                .gradient_norm_max = c->train_gradient_norm_max,
-                                                .guard_rollback = (uint32_t)c->train_guard_rollback,
-                                                .popularity_half_life_seconds =
-                                                    c->serve_popularity_half_life_seconds,
-                                                .items_max = (uint32_t)c->model_items_max,
-                                                .rows_max = (uint32_t)c->model_rows_max,
-                                                .ring_capacity = M2SED_TRAINER_RING};
+  const struct m2sed_train_settings settings = {
+      .batch = (uint32_t)c->train_batch,
+      .threads = (uint32_t)c->train_threads,
+      .batch_ms = (int64_t)(c->train_batch_seconds * 1000),
+      .backlog = (uint32_t)c->train_backlog,
+      /* A backfill has time. */
+      .shrink = c->train_overload == M2SED_OVERLOAD_SHRINK && !loop->options.until_end,
+      .replay_ratio = c->train_replay_ratio,
+      .reservoir_capacity = (uint32_t)c->train_reservoir,
+      .parking = (uint32_t)c->train_parking,
+      .parking_events = c->train_parking_events,
+      .epoch_steps = (uint32_t)c->serve_epoch_steps,
+      .gradient_norm_max = c->train_gradient_norm_max,
+      .guard_rollback = (uint32_t)c->train_guard_rollback,
+      .popularity_half_life_seconds = c->serve_popularity_half_life_seconds,
+      .items_max = (uint32_t)c->model_items_max,
+      .rows_max = (uint32_t)c->model_rows_max,
+      .ring_capacity = M2SED_TRAINER_RING};
   int code = m2sed_trainer_new(&loop->trainer, model, &settings, loop->exchange, loop->restored, error);
   return code ? m2se_error_prefix(error, code, "trainer") : 0;
 }

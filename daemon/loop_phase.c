@@ -46,6 +46,7 @@ static void start_running(struct m2sed_loop *loop) {
             M2SED_U("with_features", m2sed_catalogue_featured(loop->catalogue)),
             M2SED_U("feature_dim", loop->feature_dim));
   m2sed_loop_start_engine(loop);
+  m2sed_loop_to_trainer(loop, &(struct m2sed_train_message){.kind = M2SED_TRAIN_CATALOGUE});
   enter(loop, M2SED_PHASE_RUNNING);
 }
 

@@ -111,7 +111,9 @@ static void fill_training(const struct m2sed_loop *loop, struct m2se_status *sta
       .examples_per_second = step->step_ms > 0 ? 1000 * (step->fresh + step->replayed) / step->step_ms : 0,
       .last_step_age_seconds = loop->last_step_ms ? (double)(loop->now_ms - loop->last_step_ms) / 1000 : 0,
       .refused_in_a_row = step->counters.refused_in_a_row,
-      .rollbacks = step->counters.rollbacks};
+      .rollbacks = step->counters.rollbacks,
+      .replay_taken_away = step->counters.replay_taken_away,
+      .backlog = (uint32_t)loop->config->train_backlog};
   status->reservoir = (struct m2se_status_reservoir){
       .size = step->reservoir_size, .capacity = loop->config->train_reservoir, .seen = step->reservoir_seen};
 }

@@ -35,6 +35,8 @@ enum m2sed_train_kind {
   M2SED_TRAIN_EVENT,      /* one record of the interactions topic, whatever became of it */
   M2SED_TRAIN_ITEM,       /* an item record: new slot, or new features, or deleted (record->deleted) */
   M2SED_TRAIN_FORGET,     /* nothing of the user of user_hash is kept */
+  M2SED_TRAIN_CATALOGUE,  /* the items that were there at the start have been told: what waits may be trained
+                           */
   M2SED_TRAIN_CHECKPOINT, /* take a snapshot as soon as possible and hand it back */
   M2SED_TRAIN_FLUSH,      /* close the last mini-batch however small (--until-end), then answer
                              M2SED_TRAINED_FLUSHED */
@@ -63,12 +65,13 @@ enum m2sed_trained_kind {
 struct m2sed_trainer_counters { /* all since the beginning of the lineage; in the checkpoint */
   uint64_t trained_events, event_digest;
   uint64_t skipped_no_context, skipped_no_features, skipped_duplicate, skipped_guard, dead_lettered;
-  uint64_t skipped_erased;   /* of users who asked to be forgotten before it was trained */
-  uint64_t events_taken;     /* whatever became of them */
-  uint64_t unparked;         /* whose features came late, and then they were there */
-  uint64_t parking_dropped;  /* whose features did not come in time; also in skipped_no_features */
-  uint64_t refused_in_a_row; /* steps that the guard left out since the last one that it let pass */
-  uint64_t rollbacks;        /* how often the weights went back */
+  uint64_t skipped_erased;    /* of users who asked to be forgotten before it was trained */
+  uint64_t replay_taken_away; /* draws from the reservoir that were left out, because training was behind */
+  uint64_t events_taken;      /* whatever became of them */
+  uint64_t unparked;          /* whose features came late, and then they were there */
+  uint64_t parking_dropped;   /* whose features did not come in time; also in skipped_no_features */
+  uint64_t refused_in_a_row;  /* steps that the guard left out since the last one that it let pass */
+  uint64_t rollbacks;         /* how often the weights went back */
 };
 struct m2sed_checkpoint_state; /* checkpoint.h: everything a generation holds */
 struct m2sed_trained_message {

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "daemon/batcher.h"
 #include "daemon/item_record.h"
 #include "daemon/learning.h"
 #include "daemon/pool.h"
@@ -31,6 +32,7 @@ struct m2sed_trainer {
   uint64_t copied_step; /* of the newest copy for the server */
   bool copy_wanted;     /* even if epoch_steps have not passed */
   bool snapshot_wanted;
+  bool flushing; /* FLUSH was taken and is not answered */
   bool stopping; /* STOP was taken: what is left is the last snapshot */
 };
 
@@ -100,50 +102,74 @@ static bool hand_out(struct m2sed_trainer *trainer) {
   return did;
 }
 
+static void flush(struct m2sed_trainer *trainer) {
+  if (m2sed_learning_waiting(trainer->learning) > 0) {
+    step(trainer);
+    return;
+  }
+  /* The server gets the flushed weights, unless it has them: an epoch without a step would say nothing new.
+   */
+  trainer->copy_wanted |= trainer->copied_step != m2sed_learning_step_number(trainer->learning);
+  answer(trainer, M2SED_TRAINED_FLUSHED, NULL, 0);
+  trainer->flushing = false;
+}
+
+/* An orderly end trains what is due if that is little, as much as the ring may hold: a supervisor does not
+ * wait long, and the checkpoint keeps the rest. */
+static void stop(struct m2sed_trainer *trainer) {
+  uint32_t steps = trainer->settings.ring_capacity / m2sed_batcher_fresh(&trainer->settings) + 1;
+  for (uint32_t i = 0; i < steps && m2sed_learning_due(trainer->learning); i++) {
+    step(trainer);
+  }
+  trainer->snapshot_wanted = true;
+  trainer->stopping = true;
+}
+
 static void take(struct m2sed_trainer *trainer, struct m2sed_train_message *message) {
   switch (message->kind) {
   case M2SED_TRAIN_EVENT:
-    m2sed_learning_take(trainer->learning, message);
-    while (m2sed_learning_due(trainer->learning)) {
-      step(trainer);
-    }
-    break;
-  case M2SED_TRAIN_FORGET:
   case M2SED_TRAIN_ITEM:
+  case M2SED_TRAIN_FORGET:
+  case M2SED_TRAIN_CATALOGUE:
     m2sed_learning_take(trainer->learning, message);
     break;
   case M2SED_TRAIN_CHECKPOINT:
     trainer->snapshot_wanted = true;
     break;
   case M2SED_TRAIN_FLUSH:
-    m2sed_learning_unpark(trainer->learning);
-    while (m2sed_learning_waiting(trainer->learning) > 0) {
-      step(trainer);
-    }
-    /* The server gets the flushed weights, unless it has them: an epoch without a step would say nothing new.
-     */
-    trainer->copy_wanted |= trainer->copied_step != m2sed_learning_step_number(trainer->learning);
-    answer(trainer, M2SED_TRAINED_FLUSHED, NULL, 0);
+    m2sed_learning_begin(trainer->learning);
+    trainer->flushing = true;
     break;
   case M2SED_TRAIN_STOP:
-    trainer->snapshot_wanted = true;
-    trainer->stopping = true;
+    stop(trainer);
     break;
   }
 }
 
-/* One thing to do, if there is any. */
+/* One thing to do, if there is any. Messages come before steps: events wait in the backlog, and the loop goes
+ * on with the next ones, as long as there is room. */
 static bool work(struct m2sed_trainer *trainer) {
   if (hand_out(trainer)) {
     return true;
   }
-  struct m2sed_train_message *message = m2sed_ring_peek(trainer->input, 0);
-  if (message == NULL || trainer->stopping) {
+  if (trainer->stopping) {
     return false;
   }
-  take(trainer, message);
-  m2sed_ring_release(trainer->input);
-  return true;
+  if (trainer->flushing) {
+    flush(trainer);
+    return true;
+  }
+  struct m2sed_train_message *message = m2sed_ring_peek(trainer->input, 0);
+  if (message != NULL && (message->kind != M2SED_TRAIN_EVENT || m2sed_learning_has_room(trainer->learning))) {
+    take(trainer, message);
+    m2sed_ring_release(trainer->input);
+    return true;
+  }
+  if (m2sed_learning_due(trainer->learning)) {
+    step(trainer);
+    return true;
+  }
+  return false;
 }
 
 static void *trainer_main(void *arg) {

@@ -81,7 +81,9 @@
   X(double, examples_per_second)                                                                             \
   X(double, last_step_age_seconds)                                                                           \
   X(uint64, refused_in_a_row)                                                                                \
-  X(uint64, rollbacks)
+  X(uint64, rollbacks)                                                                                       \
+  X(uint64, replay_taken_away)                                                                               \
+  X(uint32, backlog)
 
 #define M2SE_STATUS_RESERVOIR(X)                                                                             \
   X(uint64, size)                                                                                            \

@@ -47,6 +47,8 @@ static void make_example(struct m2sed_example *example, uint32_t number) {
   *example = (struct m2sed_example){.user_hash = UINT64_MAX - number,
                                     .digest = UINT64_C(0x8000000000000001) + number,
                                     .at = {(int32_t)number % 2, UINT64_C(3) << 48 | (1000 + number)},
+                                    .event_time_ms = INT64_MIN + number,
+                                    .closes = (uint8_t)number,
                                     .arrival = UINT64_MAX - 7 * number,
                                     .item = number % RIG_ITEMS,
                                     .context_count = number == 1 ? M2SED_CONTEXT_MAX : 1 + number};
@@ -94,7 +96,8 @@ void rig_start(struct checkpoint_rig *rig) {
                                                     .events_taken = 10,
                                                     .unparked = 11,
                                                     .skipped_erased = 14,
-                                                    .parking_dropped = 12};
+                                                    .parking_dropped = 12,
+                                                    .replay_taken_away = 13};
   state->positions = rig->positions;
   state->position_count = RIG_POSITIONS;
   state->waiting = rig->waiting;

@@ -121,9 +121,9 @@ static void test_due(void **unused) {
     assert_true(batch.fresh_left[i]);
     ASSERT_SEQUENCE(&batch.network, i, 1, 2 + i);
   }
-  m2sed_batcher_drop(rig.batcher, 2);
-  assert_int_equal(m2sed_batcher_waiting(rig.batcher), 1);
-  assert_int_equal(m2sed_batcher_waiting_examples(rig.batcher)[0].item, 4);
+  m2sed_batcher_drop(rig.batcher, 3);
+  assert_int_equal(m2sed_batcher_waiting(rig.batcher), 0);
+  assert_false(m2sed_batcher_due(rig.batcher));
   close_rig(&rig);
 }
 

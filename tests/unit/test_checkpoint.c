@@ -26,7 +26,8 @@ static void assert_same_examples(const struct m2sed_example *a, uint32_t a_count
     assert_int_equal(a[i].at.partition, b[i].at.partition);
     assert_true(a[i].at.position == b[i].at.position);
     assert_int_equal(a[i].item, b[i].item);
-    assert_true(a[i].arrival == b[i].arrival);
+    assert_true(a[i].arrival == b[i].arrival && a[i].event_time_ms == b[i].event_time_ms);
+    assert_int_equal(a[i].closes, b[i].closes);
     assert_int_equal(a[i].context_count, b[i].context_count);
     assert_memory_equal(a[i].context, b[i].context, a[i].context_count * sizeof a[i].context[0]);
   }

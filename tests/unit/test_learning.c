@@ -545,6 +545,8 @@ static void test_settings_check(void **unused) {
   REFUSED(replay_ratio, -1);
   REFUSED(replay_ratio, NAN);
   REFUSED(reservoir_capacity, (1u << 24) + 1);
+  REFUSED(batch_ms, -1);
+  REFUSED(backlog, (1u << 24) + 1);
   REFUSED(parking, (1u << 24) + 1);
   REFUSED(epoch_steps, 0);
   REFUSED(gradient_norm_max, -1e-9);

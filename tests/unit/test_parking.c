@@ -227,7 +227,7 @@ static void test_deleted_and_back(void **unused) {
   assert_int_equal(report(learning).parked, 3);
   assert_true(report(learning).counters.trained_events == 0);
   take_items(learning, 0, RIG_SLOTS, 1);
-  m2sed_learning_unpark(learning);
+  m2sed_learning_begin(learning);
   train(learning, true);
   assert_true(report(learning).counters.trained_events == 3 && report(learning).parked == 0);
   m2sed_learning_free(learning);

@@ -209,6 +209,52 @@ static void test_learns_the_same(void **unused) {
   }
 }
 
+static void reopen(struct rig *rig) {
+  struct m2se_error error;
+  m2sed_trainer_free(rig->trainer);
+  assert_int_equal(
+      m2sed_trainer_new(&rig->trainer, &rig->config, &rig->settings, rig->exchange, NULL, &error), 0);
+}
+
+/* Events wait while training is behind: the end is the same. An orderly end does not wait for all of them. */
+static void test_backlog(void **unused) {
+  (void)unused;
+  for (int flush = 0; flush <= 1; flush++) {
+    struct rig rig;
+    open_rig(&rig, NULL, 2);
+    rig.settings.backlog = 100;
+    rig.settings.ring_capacity = 512;
+    reopen(&rig);
+    send_items(&rig);
+    send_events(&rig, 0, EVENTS);
+    if (flush) {
+      send_kind(&rig, M2SED_TRAIN_FLUSH);
+    }
+    start(&rig);
+    stop(&rig);
+    if (flush) {
+      assert_last_is(&rig, EVENTS, true);
+    } else { /* 512 events of the ring, 4 a step, are more than wait */
+      assert_true(rig.newest.waiting < 4 &&
+                  rig.newest.counters.trained_events + rig.newest.waiting == EVENTS - RIG_USERS);
+      assert_last_is(&rig, EVENTS, false);
+    }
+    close_rig(&rig);
+  }
+  struct rig rig;
+  open_rig(&rig, NULL, 1);
+  rig.settings.backlog = EVENTS;
+  reopen(&rig);
+  rig.keep_copies = true; /* so that nothing but events and steps is to be done */
+  start(&rig);
+  send_items(&rig);
+  send_events(&rig, 0, EVENTS);
+  stop(&rig);
+  assert_true(rig.newest.counters.trained_events + rig.newest.waiting == EVENTS - RIG_USERS);
+  assert_true(rig.newest.counters.events_taken == EVENTS);
+  close_rig(&rig);
+}
+
 /* SIGTERM: what waits is kept, and the restart goes on with it. */
 static void test_stop_and_go_on(void **unused) {
   (void)unused;
@@ -288,13 +334,10 @@ static void test_snapshots(void **unused) {
 static void test_guard_goes_back(void **unused) {
   (void)unused;
   struct rig rig;
-  struct m2se_error error;
   open_rig(&rig, NULL, 1);
-  m2sed_trainer_free(rig.trainer);
   rig.settings.guard_rollback = 3;
   rig.settings.gradient_norm_max = 1e-9;
-  assert_int_equal(m2sed_trainer_new(&rig.trainer, &rig.config, &rig.settings, rig.exchange, NULL, &error),
-                   0);
+  reopen(&rig);
   start(&rig);
   send_items(&rig);
   uint32_t n = 0;
@@ -402,10 +445,10 @@ static void test_never_started(void **unused) {
 int main(void) {
   rig_stream_make(&stream, EVENTS);
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_learns_the_same), cmocka_unit_test(test_stop_and_go_on),
-      cmocka_unit_test(test_snapshots),       cmocka_unit_test(test_guard_goes_back),
-      cmocka_unit_test(test_copies),          cmocka_unit_test(test_stop_before_the_rest),
-      cmocka_unit_test(test_never_started),
+      cmocka_unit_test(test_learns_the_same),      cmocka_unit_test(test_backlog),
+      cmocka_unit_test(test_stop_and_go_on),       cmocka_unit_test(test_snapshots),
+      cmocka_unit_test(test_guard_goes_back),      cmocka_unit_test(test_copies),
+      cmocka_unit_test(test_stop_before_the_rest), cmocka_unit_test(test_never_started),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
