@@ -1,7 +1,6 @@
-"""Values that are no good: features that are not finite or far too large, floods of one item and of one user, learning rates a
-thousand times too high, ids with everything in them that a key, a pattern or a line of a log could stumble over. Nothing that is
-not finite gets into weights or Redis, the daemon goes on and recovers, and each id has its own key and one line.
-"""
+"""Values that are no good: features that are not finite or far too large, floods of one item and of one user, learning rates
+a thousand times too high, ids with everything in them that a key, a pattern or a line of a log could stumble over. Nothing
+that is not finite gets into weights or Redis, the daemon goes on, and each id has its own key and one line."""
 
 import json
 import math
