@@ -332,19 +332,21 @@ static void test_crashes(void **state) {
   assert_true(run->outcomes[M2SE_SEQUENCE_DUPLICATE] > 200);
 }
 
-/* Several partitions a user, no crash, but a server that now and then refuses, forgets scripts, ends
- * connections. */
+/* A server that now and then refuses, forgets scripts, ends connections. First with several partitions a
+ * user. When answers are lost with a connection, the events are sent again, and the place of a duplicate,
+ * which has no entry, is known among its own partition's entries only: so then each user has one, as Kafka's
+ * keys make it. */
 static void test_refusals(void **state) {
   struct run *run = *state;
-  enum { EVENTS = 6000 };
+  enum { EVENTS = 6000, ONE_PARTITION_FROM = 2000 };
   static struct event events[EVENTS];
   random_state = 2;
   uint64_t positions[5] = {0};
   run_connect(run, KEEP, 0);
   for (uint32_t i = 0; i < EVENTS; i++) {
-    uint32_t partition = random_below(5);
-    make_event(&events[i], random_below(USERS), (int32_t)partition, &positions[partition], i);
-    reference_apply(&run->users[events[i].user], &events[i]);
+    uint32_t user = random_below(USERS), partition = i < ONE_PARTITION_FROM ? random_below(5) : user % 5;
+    make_event(&events[i], user, (int32_t)partition, &positions[partition], i);
+    reference_apply(&run->users[user], &events[i]);
     send_event(run, &events[i], false, 0); /* what is in flight may go out again after a lost connection */
     if (i % 200 == 199) {
       /* Out of memory for a moment, while the pipeline is full: some are refused and others behind them are
@@ -352,7 +354,7 @@ static void test_refusals(void **state) {
       rig_admin(&run->rig, "CONFIG SET maxmemory 1");
       rig_run_ms(&run->rig, random_below(3));
       rig_admin(&run->rig, "CONFIG SET maxmemory 0");
-      if (i % 1000 == 999)
+      if (i % 1000 == 999 && i > ONE_PARTITION_FROM)
         rig_admin(&run->rig, "CLIENT KILL TYPE normal");
       if (i % 600 == 599)
         rig_admin(&run->rig, "SCRIPT FLUSH");
