@@ -1,0 +1,101 @@
+"""More events than training can follow, and events whose items get their features late: vectors wait for nobody, nothing
+is left out, each event is trained once in the end."""
+
+import signal
+
+import workload
+from checks import check_positions, check_sequences, check_vectors
+from daemon import KEEP, LENGTH
+from expected import expect
+from growing import growing, status
+from harness import protobuf
+from harness.process import wait_until
+from world import TOPIC, timed
+
+EVENTS = 6000
+# A step is slow, and most of it is replay.
+SLOW = {
+    "model": {"hidden": 64, "experts": 8, "layers": 2, "ffn": 256},
+    "train": {"batch": 128, "replay_ratio": 7, "threads": 1},
+    "serve": {"epoch_steps": 20},
+}
+
+
+def statuses(world, daemon):
+    found = [protobuf.decode("Status", record.value) for record in world.client.read_all("m2se.status")]
+    return [one for one in found if one["instance"] == daemon.folder.name]
+
+
+def check_manifest(world, daemon, skipped="skipped_no_features"):
+    manifest, counts = daemon.manifest(), world.expected.counts
+    assert int(manifest["trained_events"]) == counts["trained_events"], manifest
+    assert int(manifest["event_digest"]) == world.expected.digest
+    assert int(manifest[skipped]) == counts["skipped_no_features"], manifest
+    assert int(manifest["waiting"]) == int(manifest["skipped_guard"]) == 0
+    check_positions(manifest, world.records)
+    return manifest
+
+
+def behind(world, database, overload, backlog, enough):
+    """A log that is full at the start, until there is enough to be seen; then the rest, in haste."""
+    name = f"{overload}-{backlog}"
+    daemon = world.daemon(name, database, SLOW)
+    daemon.configure({"train": {"overload": overload, "backlog": backlog}})
+    process = daemon.start("--init-if-empty")
+    seen = wait_until(lambda: (s := status(world, database)) and enough(s) and s, 30, "training that is behind")
+    process.signal(signal.SIGTERM)
+    with timed(f"{name}: from SIGTERM to the end"):
+        assert process.wait(20) == 0
+    waiting, most = int(daemon.manifest()["waiting"]), max(s["training"]["waiting"] for s in statuses(world, daemon))
+    print(f"{name}: {waiting} wait in the checkpoint, at most {most} did")
+    assert most <= backlog
+    daemon.configure({"train": {"batch": 64, "replay_ratio": 1, "threads": 2}})
+    with timed(f"{name}: the rest"):
+        daemon.run_to_the_end()
+    manifest = check_manifest(world, daemon)
+    assert (int(manifest["replay_taken_away"]) > 0) == (overload == "shrink")
+    with world.database(database) as client:
+        check_sequences(client, world.expected)
+    check_vectors(world, daemon, database)
+    return seen, waiting
+
+
+def overload(world):
+    # Room for all: vectors do not wait for training, and neither does the end.
+    seen, waiting = behind(
+        world, 0, "pause", 2 * EVENTS, lambda s: s["serving"]["users_published"] > s["events"]["trained"] + EVENTS / 3
+    )
+    print(f"{seen['serving']['users_published']} vectors, {seen['events']['trained']} events trained")
+    assert waiting > EVENTS / 3
+    # Hardly any: the log waits.
+    seen, waiting = behind(world, 1, "pause", 200, lambda s: s["events"]["trained"] > 300)
+    assert seen["events"]["received"] < EVENTS / 2 and waiting <= 200
+    behind(world, 2, "shrink", 400, lambda s: s["training"]["replay_taken_away"] > 0)
+
+
+def features_come_late(world, database):
+    daemon = world.daemon("parked", database)
+    daemon.configure({"train": {"parking": EVENTS, "batch_seconds": 3600}})
+    daemon.run_to_the_end("--init-if-empty")
+    before = check_manifest(world, daemon, "parked")
+    assert int(before["parked"]) > 50 and int(before["skipped_no_features"]) == 0
+    world.client.produce("items", workload.more_item_records(world.features))
+    world.read_items()
+    world.expected = expect(TOPIC, world.records, lambda _: world.features, LENGTH, KEEP)
+    daemon.run_to_the_end()
+    after = check_manifest(world, daemon, "parked")
+    came = int(after["trained_events"]) - int(before["trained_events"])
+    print(f"parked: {before['parked']}, then {came} of them were trained")
+    assert came == int(after["unparked"]) == int(before["parked"]) - int(after["parked"]) > 0
+    check_vectors(world, daemon, database)
+
+
+def main():
+    with growing(EVENTS, 1) as world:
+        world.produce(EVENTS * 2)
+        world.settle()
+        overload(world)
+        features_come_late(world, 3)
+
+
+main()
