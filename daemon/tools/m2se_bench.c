@@ -104,12 +104,22 @@ static double now_seconds(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* Everything taken here goes back together, at the end. */
+static void *taken[64];
+static uint32_t taken_count;
+
 static void *take(size_t count, size_t bytes) {
   void *p = calloc(count ? count : 1, bytes);
-  if (!p) {
+  if (!p || taken_count == sizeof taken / sizeof *taken) {
     fail(EX_OSERR, "no memory", "");
   }
-  return p;
+  return taken[taken_count++] = p;
+}
+
+static void give_back(void) {
+  while (taken_count) {
+    free(taken[--taken_count]);
+  }
 }
 
 static int by_value(const void *a, const void *b) {
@@ -150,7 +160,6 @@ static double sgemm_gflops(const struct m2se_workers *workers) {
     double rate = 2e-9 * SQUARE * SQUARE * SQUARE * workers->count / (now_seconds() - begin);
     best = rate > best ? rate : best;
   }
-  free(matrices);
   return best;
 }
 
@@ -326,7 +335,6 @@ static double time_encoding(struct encoding *e, const struct m2se_workers *worke
     }
   }
   double seconds = median(times, e->flags->steps);
-  free(times);
   return seconds;
 }
 
@@ -387,5 +395,6 @@ int main(int count, char **arguments) {
     fail(EX_USAGE, flags.command, "the commands are train and encode");
   }
   m2sed_pool_free(pool);
+  give_back();
   return fflush(stdout) ? EX_IOERR : EX_OK;
 }
