@@ -11,8 +11,9 @@
 #include "daemon/loop_state.h"
 
 enum {
-  QUERY_MS = 2000,      /* one question to Kafka before the loop runs; signals are looked at in between */
-  END_QUERIES_MAX = 30, /* --until-end gives up if Kafka stays away; the daemon itself waits for it */
+  QUERY_MS = 2000, /* one question to Kafka before the loop runs */
+  TURN_MS = 1000,
+  END_QUERIES_MAX = 20, /* --until-end gives up if Kafka stays away; the daemon itself waits for it */
   PARTITIONS_MAX = 16384,
   STATUS_ARENA_BYTES = 8 << 20
 };
@@ -178,6 +179,18 @@ static int connect_kafka(struct m2sed_loop *loop, struct m2se_error *error) {
   return 0;
 }
 
+static bool is_to_end(const struct m2sed_loop *loop) {
+  return loop->stop_asked || loop->stop_at_once || loop->failure;
+}
+
+/* A question blocks; before the next one signals and HTTP have their turn. */
+static void turn_for(struct m2sed_loop *loop, uint64_t ms) {
+  uv_loop_t *uv = m2sed_loop_uv(loop);
+  uv_update_time(uv);
+  for (uint64_t end = uv_now(uv) + ms; uv_now(uv) < end && !is_to_end(loop);)
+    uv_run(uv, UV_RUN_ONCE);
+}
+
 /* Asks until there is an answer, it is time to give up, or somebody wants us to stop. */
 static int ask_ends(struct m2sed_loop *loop, const char *topic, struct m2se_kafka_end *ends,
                     struct m2se_error *error) {
@@ -186,8 +199,8 @@ static int ask_ends(struct m2sed_loop *loop, const char *topic, struct m2se_kafk
     if (code != M2SE_EIO || (loop->options.until_end && asked == END_QUERIES_MAX))
       return code;
     M2SED_LOG(loop->log, WARN, "waiting for Kafka", M2SED_S("topic", topic), M2SED_S("why", error->text));
-    uv_run(m2sed_loop_uv(loop), UV_RUN_NOWAIT); /* signals */
-    if (loop->stop_asked || loop->stop_at_once)
+    turn_for(loop, TURN_MS);
+    if (is_to_end(loop))
       return code;
   }
 }
