@@ -10,6 +10,7 @@
 #include <uv.h>
 
 #include "daemon/loop_state.h"
+#include "daemon/notify.h"
 
 enum {
   RECORDS_A_TURN = 256, /* then the other work of a turn gets its chance */
@@ -138,6 +139,8 @@ static void on_tick(uv_timer_t *timer) {
 
 static void on_second(uv_timer_t *timer) {
   struct m2sed_loop *loop = timer->loop->data;
+  m2sed_notify_alive(m2sed_phase_name(loop->phase), loop->last_step.step,
+                     loop->last_step.counters.trained_events);
   if (loop->phase < M2SED_PHASE_KAFKA) {
     m2se_kafka_refresh(loop->kafka);
     if (loop->status)

@@ -2,6 +2,7 @@
 #include <assert.h>
 
 #include "daemon/loop_state.h"
+#include "daemon/notify.h"
 
 enum {
   DRAIN_MS_MAX =
@@ -48,12 +49,14 @@ static void start_running(struct m2sed_loop *loop) {
   m2sed_loop_start_engine(loop);
   m2sed_loop_to_trainer(loop, &(struct m2sed_train_message){.kind = M2SED_TRAIN_CATALOGUE});
   enter(loop, M2SED_PHASE_RUNNING);
+  m2sed_notify_ready();
 }
 
 static void begin_drain(struct m2sed_loop *loop) {
   m2se_kafka_pause(loop->kafka, M2SE_KAFKA_INTERACTIONS, -1);
   loop->interactions_paused = true;
   enter(loop, M2SED_PHASE_DRAINING);
+  m2sed_notify_stopping();
 }
 
 static void stop_trainer(struct m2sed_loop *loop) {

@@ -29,6 +29,7 @@ DOORS = {
     "cblas.h": ["model/network/blas.c"],
     "yaml.h": ["daemon/config_yaml.c"],
     "microhttpd.h": ["daemon/http.c"],
+    "systemd/*": ["daemon/notify.c"],
     "jansson.h": ["model/files/json.c"],
     "unistr.h": ["model/files/utf8.c"],
     "uv.h": ["ingest/*.c", "daemon/*.c", "tests/*"],

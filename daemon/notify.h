@@ -1,0 +1,12 @@
+/* What a service manager is told (sd_notify); nothing happens without one. One thread. */
+#ifndef M2SED_NOTIFY_H
+#define M2SED_NOTIFY_H
+
+#include <stdint.h>
+
+void m2sed_notify_ready(void);
+void m2sed_notify_stopping(void);
+/* One line of what is going on, and that the caller is alive: call at least twice in the watchdog's time. */
+void m2sed_notify_alive(const char *state, uint64_t step, uint64_t events);
+
+#endif

@@ -1,0 +1,59 @@
+"""What a service manager hears: ready when interactions are read, alive every second, stopping; and that the unit
+is as closed as it says."""
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+from harness.process import BIN, SOURCE, Process, scratch
+
+
+def receive(listener, wanted, seconds):
+    """Messages until one holds `wanted`."""
+    got, until = [], time.monotonic() + seconds
+    while not any(wanted in message for message in got):
+        listener.settimeout(max(0.01, until - time.monotonic()))
+        got.append(listener.recv(4096).decode())
+    return got
+
+
+def check_notifications():
+    with scratch() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(folder / "notify"))
+        config = folder / "m2sed.yaml"
+        config.write_text(
+            f"daemon: {{state_dir: {folder}/state}}\ncheckpoint: {{dir: {folder}/state/checkpoints}}\n"
+            'model: {feature_dim: 8, items_max: 100}\nhttp: {listen: ""}\n'
+        )
+        command = [BIN / "m2sed", "--config", config, "--embedded"]
+        with Process(command, folder / "m2sed.log", env={"NOTIFY_SOCKET": str(folder / "notify")}) as daemon:
+            daemon.start()
+            receive(listener, "READY=1", 60)
+            alive = receive(listener, "STATUS=running", 10)[-1]
+            assert re.fullmatch(r"WATCHDOG=1\nSTATUS=running, 0 events learned, step 0", alive), alive
+            first = time.monotonic()
+            receive(listener, "WATCHDOG=1", 10)
+            assert time.monotonic() - first < 5
+            daemon.signal(signal.SIGTERM)
+            receive(listener, "STOPPING=1", 10)
+            assert daemon.wait(60) == 0
+
+
+def check_unit():
+    unit = SOURCE / "ops/systemd/m2sed.service"
+    if not shutil.which("systemd-analyze"):
+        print("the unit is not looked at: systemd-analyze is not installed")
+        return
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", unit], capture_output=True, text=True
+    )
+    level = re.search(r"exposure level for m2sed\.service: ([0-9.]+)", done.stdout)
+    assert level and float(level[1]) <= 2.0, done.stdout[-2000:] + done.stderr
+
+
+if __name__ == "__main__":
+    check_notifications()
+    check_unit()
