@@ -6,11 +6,11 @@
  * more than batch_ms after that of its first one. So where the cuts are is decided by the log, however late
  * the training comes to them. A closed mini-batch is due: its fresh examples, and batch - F draws from the
  * reservoir (one drawn twice counts once). With settings.shrink, while half of the backlog waits, as many
- * closed ones as fit into a batch make one, without draws. Items
- * without features are left out of contexts at this moment. With M2SE_TARGETS_ALL a sequence teaches each of
- * its steps, so an older example of the same user whose step lies inside a newer one's context needs no
- * sequence of its own. Items get their numbers by first occurrence, never by slot: the mini-batch is the same
- * whatever slots the catalogue gave out. One thread at a time; nothing is allocated after new.
+ * closed ones as fit into a batch make one, without draws. Items without features are left out of contexts at
+ * this moment. With M2SE_TARGETS_ALL a sequence teaches each of its steps, so an older example of the same
+ * user whose step lies inside a newer one's context needs no sequence of its own. Items get their numbers by
+ * first occurrence, never by slot: the mini-batch is the same whatever slots the catalogue gave out. One
+ * thread at a time; nothing is allocated after new.
  */
 #ifndef M2SED_BATCHER_H
 #define M2SED_BATCHER_H

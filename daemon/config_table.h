@@ -108,7 +108,7 @@
     "An event whose time lies more than this after the first one of a mini-batch closes that one, however " \
     "small, seconds of event time; 0: never.") \
   X(train, backlog, COUNT, "50000", 0, 1e7, "", 0, \
-    "Most events that wait for training while their vectors are published all the same; 300 bytes each, " \
+    "Most events that wait for training while their vectors are published all the same; 320 bytes each, " \
     "three times. Beyond it consumption pauses.") \
   X(train, overload, CHOICE, "pause", 0, 0, "pause|shrink", 0, \
     "When training is behind: pause consumption once the backlog is full, or before that, from half full " \

@@ -3,7 +3,8 @@
  *
  * DESIGN. A state machine without thread and clock: what it holds is a function of the messages taken and of
  * the settings, whatever the number of workers. take() notes a message; when due() says so, step() trains one
- * mini-batch. A record whose position was taken before is ignored, so that a partition read again from an
+ * mini-batch; how late it does so changes nothing (but with settings.shrink, and after the guard went back).
+ * A record whose position was taken before is ignored, so that a partition read again from an
  * earlier offset changes nothing. The trainer's thread (trainer.h) drives it; an evaluation without threads
  * can do the same.
  */
@@ -26,7 +27,7 @@ int m2sed_learning_new(struct m2sed_learning **learning, const struct m2se_confi
 void m2sed_learning_free(struct m2sed_learning *learning);
 
 /* M2SED_TRAIN_EVENT (there must be room: else step() first), M2SED_TRAIN_ITEM (the record's reference becomes
- * ours), M2SED_TRAIN_CATALOGUE. When what is due is trained changes nothing, but for settings.shrink. */
+ * ours), M2SED_TRAIN_CATALOGUE, M2SED_TRAIN_FORGET. */
 void m2sed_learning_take(struct m2sed_learning *learning, const struct m2sed_train_message *message);
 /* Of that user no example waits, is parked or rests in the reservoir any more; those not trained yet are
  * counted as skipped_erased. (M2SED_TRAIN_FORGET; take() calls it.) */
@@ -37,8 +38,9 @@ uint32_t m2sed_learning_waiting(const struct m2sed_learning *learning);
 /* What waits may be trained: all items that it needs have been told. Parked examples whose features have come
  * wait from now on. take() does it with every event. */
 void m2sed_learning_begin(struct m2sed_learning *learning);
-/* Trains what waits (at least one example), due or not. Fills all of *result but step_ms, snapshot and last.
- * False: there was nothing left to train (all its items have lost their features), no step was made. */
+/* Trains the oldest mini-batch that waits (at least one example), due or not. Fills all of *result but
+ * step_ms, snapshot and last. False: there was nothing left to train (all its items have lost their
+ * features), no step was made. */
 bool m2sed_learning_step(struct m2sed_learning *learning, const struct m2se_workers *workers,
                          struct m2sed_trained_message *result);
 /* The guard. A step whose loss or gradient is not finite or too large changes nothing; its fresh examples

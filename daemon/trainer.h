@@ -1,9 +1,10 @@
 /* The training thread: takes messages, trains, hands out weights and snapshots.
  *
  * DESIGN. All that is learned is in a struct m2sed_learning (learning.h), a function of the messages taken
- * and of nothing else: no clock, no thread count. This file is the thread around it. The loop puts messages
- * into input() and takes answers from output(); copies of the weights go to the server through the exchange;
- * snapshots go out with M2SED_TRAINED_SNAPSHOT and come back with m2sed_trainer_return_snapshot.
+ * and not of clock or thread count. This file is the thread around it. Messages come before steps, so that
+ * events wait in the backlog and the ring is empty; once that is full they wait in the ring. The loop puts
+ * messages into input() and takes answers from output(); copies of the weights go to the server through the
+ * exchange; snapshots go out with M2SED_TRAINED_SNAPSHOT and come back with m2sed_trainer_return_snapshot.
  */
 #ifndef M2SED_TRAINER_H
 #define M2SED_TRAINER_H
