@@ -308,7 +308,7 @@ int m2sed_config_check(const struct m2sed_config *config, struct m2se_error *err
                           config->kafka_status};
   for (uint32_t i = 0; i < 4; i++)
     for (uint32_t j = 0; j < i; j++)
-      if (!strcmp(topics[i], topics[j]))
+      if (topics[i][0] && !strcmp(topics[i], topics[j]))
         return m2se_error_set(error, M2SE_EINVAL, "kafka: two topics have the name '%s'", topics[i]);
   if (config->sequence_keep <= config->sequence_length)
     return m2se_error_set(

@@ -26,7 +26,8 @@
   X(kafka, interactions, TEXT, "interactions", 1, 245, "", 0, "Topic of the interactions.") \
   X(kafka, items, TEXT, "items", 1, 245, "", 0, \
     "Topic of the items (compacted), read from its beginning.") \
-  X(kafka, erasures, TEXT, "erasures", 1, 245, "", RESERVED, "Topic of requests to forget a user.") \
+  X(kafka, erasures, TEXT, "erasures", 0, 245, "", 0, \
+    "Topic of requests to forget a user: the key is the user's id; empty: none.") \
   X(kafka, status, TEXT, "m2se.status", 0, 245, "", 0, \
     "Topic of the status, one record a second; empty: none.") \
   X(kafka, start, TEXT, "earliest", 1, 32, "", 0, \

@@ -26,12 +26,14 @@ static int create_topics(struct m2sed_embedded *embedded, const struct m2sed_con
                 {config->kafka_items, "", 1},
                 {config->kafka_status, "", 1},
                 {config->kafka_interactions, ".dlq", 1},
-                {config->kafka_items, ".dlq", 1}};
+                {config->kafka_items, ".dlq", 1},
+                {config->kafka_erasures, "", 1},
+                {config->kafka_erasures, ".dlq", 1}};
   int code = 0;
   for (size_t i = 0; i < sizeof topics / sizeof topics[0] && !code; i++) {
     char name[M2SED_TEXT_MAX + 8];
     snprintf(name, sizeof name, "%s%s", topics[i].name, topics[i].suffix);
-    if (name[0])
+    if (topics[i].name[0])
       code = m2se_kafka_mock_create_topic(embedded->kafka, name, topics[i].partitions, error);
   }
   return code;

@@ -66,7 +66,7 @@ bool m2sed_loop_has_room(const struct m2sed_loop *loop) {
   return loop->to_trainer.count == 0 && loop->to_server.count == 0 &&
          loop->events_end - loop->events_first < loop->events_capacity && trainer_has_room(loop) &&
          loop->requests_end - loop->requests_first < M2SED_REQUESTS_FOR_EVENTS &&
-         !m2se_redis_is_full(loop->redis) && !m2sed_letters_full(loop);
+         !m2se_redis_is_full(loop->redis) && !m2sed_letters_full(loop) && !m2sed_erasure_blocks(loop);
 }
 
 /* Which consumers may hand over records now. The group's is polled while it is paused too, to stay a member.
@@ -76,6 +76,7 @@ static unsigned what_to_read(struct m2sed_loop *loop, bool room) {
   if (loop->phase <= M2SED_PHASE_RUNNING && room)
     what |= M2SE_KAFKA_READ_ITEMS;
   bool wanted = loop->phase == M2SED_PHASE_RUNNING && !loop->garbage.open &&
+                !m2sed_erasures_behind(m2sed_positions_erasures(loop->positions)) &&
                 (room || loop->full_since_ms == 0 || loop->now_ms - loop->full_since_ms < PAUSE_AFTER_MS);
   if (wanted && loop->interactions_paused) {
     m2se_kafka_resume(loop->kafka, M2SE_KAFKA_INTERACTIONS, -1);
@@ -114,6 +115,7 @@ static void turn(struct m2sed_loop *loop) {
     m2sed_outbox_flush(&loop->to_server);
     m2sed_loop_take_answers(loop);
   }
+  m2sed_erasure_advance(loop);
   read_kafka(loop);
   m2sed_loop_advance(loop);
   m2sed_status_count_turn(loop, (double)(uv_hrtime() - begin) * 1e-6);

@@ -14,6 +14,7 @@ struct m2sed_checkpointer {
   int64_t due_ms;                          /* when the next one is asked for */
   struct m2sed_checkpoint_state *snapshot; /* being written */
   struct m2sed_checkpoint_state *next;     /* came meanwhile */
+  char *next_data;
 
   /* Of the one being written. The thread reads and fills these and touches nothing else of ours. */
   const char *dir;
@@ -56,16 +57,24 @@ void m2sed_checkpointer_ask(struct m2sed_loop *loop) {
   struct m2sed_checkpointer *checkpointer = loop->checkpointer;
   if (checkpointer->asked || !loop->engine_started || loop->phase >= M2SED_PHASE_TRAINER)
     return;
+  if (m2sed_erasure_deletes(loop)) { /* a moment later */
+    checkpointer->due_ms = loop->now_ms;
+    return;
+  }
   checkpointer->asked = true;
   m2sed_loop_to_trainer(loop, &(struct m2sed_train_message){.kind = M2SED_TRAIN_CHECKPOINT});
 }
 
 void m2sed_checkpointer_tick(struct m2sed_loop *loop) {
   struct m2sed_checkpointer *checkpointer = loop->checkpointer;
-  if (loop->now_ms < checkpointer->due_ms || checkpointer->writing)
+  if (loop->now_ms < checkpointer->due_ms || checkpointer->writing || m2sed_erasure_deletes(loop))
     return;
   checkpointer->due_ms = loop->now_ms + (int64_t)loop->config->checkpoint_every_seconds * 1000;
   m2sed_checkpointer_ask(loop);
+}
+
+bool m2sed_checkpointer_waits(const struct m2sed_loop *loop) {
+  return loop->checkpointer->asked;
 }
 
 bool m2sed_checkpointer_busy(const struct m2sed_loop *loop) {
@@ -131,7 +140,7 @@ static void note_failure(struct m2sed_loop *loop, bool last) {
     m2sed_loop_fail(loop, checkpointer->code, "the last checkpoint: %s", checkpointer->error.text);
 }
 
-static void begin(struct m2sed_loop *loop, struct m2sed_checkpoint_state *snapshot);
+static void begin(struct m2sed_loop *loop, struct m2sed_checkpoint_state *snapshot, char *loop_data);
 
 static void after_write(uv_work_t *work, int status) {
   struct m2sed_checkpointer *checkpointer = work->data;
@@ -151,18 +160,13 @@ static void after_write(uv_work_t *work, int status) {
   struct m2sed_checkpoint_state *next = checkpointer->next;
   checkpointer->next = NULL;
   if (next)
-    begin(loop, next);
+    begin(loop, next, checkpointer->next_data);
   m2sed_loop_wake(loop);
 }
 
-static void begin(struct m2sed_loop *loop, struct m2sed_checkpoint_state *snapshot) {
+static void begin(struct m2sed_loop *loop, struct m2sed_checkpoint_state *snapshot, char *loop_data) {
   struct m2sed_checkpointer *checkpointer = loop->checkpointer;
-  checkpointer->loop_data = m2sed_positions_encode(loop->positions);
-  if (!checkpointer->loop_data) {
-    m2sed_trainer_return_snapshot(loop->trainer, snapshot);
-    m2sed_loop_fail(loop, M2SE_ENOMEM, "a checkpoint: out of memory");
-    return;
-  }
+  checkpointer->loop_data = loop_data;
   checkpointer->snapshot = snapshot;
   checkpointer->dir = loop->config->checkpoint_dir;
   checkpointer->info = (struct m2sed_checkpoint_info){.lineage = loop->lineage,
@@ -185,10 +189,17 @@ void m2sed_checkpointer_take(struct m2sed_loop *loop, struct m2sed_checkpoint_st
   checkpointer->done.stall_ms = stall_ms;
   checkpointer->asked = false;
   assert(!checkpointer->next); /* the trainer has two: one is being written, one may wait */
-  if (checkpointer->writing)
+  /* Now, not when it is written: what is done of the erasures is what the snapshot has (loop_erasure.c). */
+  char *loop_data = m2sed_positions_encode(loop->positions);
+  if (!loop_data) {
+    m2sed_trainer_return_snapshot(loop->trainer, snapshot);
+    m2sed_loop_fail(loop, M2SE_ENOMEM, "a checkpoint: out of memory");
+  } else if (checkpointer->writing) {
     checkpointer->next = snapshot;
-  else
-    begin(loop, snapshot);
+    checkpointer->next_data = loop_data;
+  } else {
+    begin(loop, snapshot, loop_data);
+  }
 }
 
 void m2sed_checkpointer_status(const struct m2sed_loop *loop, struct m2se_status_checkpoint *status) {

@@ -67,6 +67,8 @@ static void event_done(struct m2sed_event *event, enum m2sed_outcome outcome) {
   event->message.outcome = outcome;
   event->ready = true;
   post_ready(event->loop);
+  if (m2sed_erasure_blocks(event->loop))
+    m2sed_loop_wake(event->loop); /* it waits for the last of them */
 }
 
 void m2sed_loop_letter_confirmed(struct m2sed_loop *loop, struct m2sed_event *event) {
@@ -160,6 +162,8 @@ static void release_requests(struct m2sed_loop *loop) {
   while (loop->requests_first < loop->requests_answered &&
          loop->requests[loop->requests_first & (M2SED_REQUESTS - 1)].done)
     loop->requests_first++;
+  if (m2sed_erasure_blocks(loop))
+    m2sed_loop_wake(loop); /* it waits for the last of them */
 }
 
 void m2sed_loop_request_user(struct m2sed_loop *loop, struct m2sed_serve_message *message, const char *user,
@@ -286,6 +290,11 @@ void m2sed_loop_take_event(struct m2sed_loop *loop, const struct m2se_kafka_reco
     return;
   }
   fill_event(event, &interaction);
+  if (m2sed_erasures_cover(m2sed_positions_erasures(loop->positions), event->message.user_hash,
+                           record->timestamp_ms)) {
+    event_done(event, M2SED_ERASED);
+    return;
+  }
   event->message.item = m2sed_loop_slot(loop, interaction.item_id.data, (uint32_t)interaction.item_id.size);
   if (event->message.item == M2SED_SLOT_NONE) {
     refuse_event(loop, event, record, "catalogue", "items_max", "the catalogue is full (model.items_max)");

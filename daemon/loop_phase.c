@@ -119,7 +119,7 @@ void m2sed_loop_advance(struct m2sed_loop *loop) {
                       "no item has feature rows, and model.feature_dim is 0: there is nothing to learn from");
     break;
   case M2SED_PHASE_RUNNING:
-    if (stop || (loop->options.until_end && at_the_end(loop)))
+    if (stop || (loop->options.until_end && at_the_end(loop) && !m2sed_erasure_busy(loop)))
       begin_drain(loop);
     break;
   case M2SED_PHASE_DRAINING:

@@ -24,6 +24,10 @@ static bool on_record(void *arg, const struct m2se_kafka_record *record) {
   struct m2sed_loop *loop = arg;
   if (loop->failure || loop->phase > M2SED_PHASE_RUNNING)
     return false; /* not counted as taken: it is read again after the restart */
+  if (record->topic == M2SE_KAFKA_ERASURES) {
+    m2sed_erasure_take(loop, record);
+    return false; /* one at a time */
+  }
   if (record->topic == M2SE_KAFKA_ITEMS)
     m2sed_loop_take_item(loop, record);
   else
@@ -51,7 +55,6 @@ static void restart_others(struct m2sed_loop *loop) {
 }
 
 static int64_t start_interactions(struct m2sed_loop *loop, const struct m2se_kafka_start *at) {
-  look_at_cluster(loop);
   struct m2sed_start start;
   int code = m2sed_positions_begin(loop->positions, at->partition, at->low, at->high, at->by_policy,
                                    at->wanted, &start);
@@ -86,8 +89,11 @@ static int64_t start_interactions(struct m2sed_loop *loop, const struct m2se_kaf
 
 static int64_t on_start(void *arg, const struct m2se_kafka_start *start) {
   struct m2sed_loop *loop = arg;
-  /* Items are state, not history: always all that is there. */
-  return start->topic == M2SE_KAFKA_ITEMS ? start->low : start_interactions(loop, start);
+  if (start->topic == M2SE_KAFKA_ITEMS)
+    return start->low; /* state, not history: always all that is there */
+  look_at_cluster(loop);
+  return start->topic == M2SE_KAFKA_ERASURES ? m2sed_erasure_start(loop, start)
+                                             : start_interactions(loop, start);
 }
 
 static void on_end(void *arg, enum m2se_kafka_topic topic, int32_t number, int64_t high) {
@@ -97,6 +103,10 @@ static void on_end(void *arg, enum m2se_kafka_topic topic, int32_t number, int64
     loop->item_partitions_ended++;
     return;
   }
+  if (topic == M2SE_KAFKA_ERASURES) {
+    m2sed_erasures_end(m2sed_positions_erasures(loop->positions), number);
+    return;
+  }
   struct m2sed_partition *partition = m2sed_positions_find(loop->positions, number);
   assert(partition);
   partition->ended = true;
@@ -104,6 +114,8 @@ static void on_end(void *arg, enum m2se_kafka_topic topic, int32_t number, int64
 
 static void on_revoked(void *arg, enum m2se_kafka_topic topic, int32_t number, bool lost) {
   struct m2sed_loop *loop = arg;
+  if (topic == M2SE_KAFKA_ERASURES)
+    m2sed_erasures_revoke(m2sed_positions_erasures(loop->positions), number);
   struct m2sed_partition *partition =
       topic == M2SE_KAFKA_INTERACTIONS ? m2sed_positions_find(loop->positions, number) : NULL;
   if (!partition)
@@ -155,7 +167,9 @@ static int connect_kafka(struct m2sed_loop *loop, struct m2se_error *error) {
       .brokers = c->kafka_brokers,
       .client_id = c->daemon_instance,
       .group = c->kafka_group,
-      .topics = {[M2SE_KAFKA_INTERACTIONS] = c->kafka_interactions, [M2SE_KAFKA_ITEMS] = c->kafka_items},
+      .topics = {[M2SE_KAFKA_INTERACTIONS] = c->kafka_interactions,
+                 [M2SE_KAFKA_ERASURES] = c->kafka_erasures[0] ? c->kafka_erasures : NULL,
+                 [M2SE_KAFKA_ITEMS] = c->kafka_items},
       .start = start == M2SED_START_EARLIEST ? M2SE_KAFKA_EARLIEST
                : start == M2SED_START_LATEST ? M2SE_KAFKA_LATEST
                                              : M2SE_KAFKA_TIMESTAMP,
@@ -350,8 +364,10 @@ static int load_checkpoint(struct m2sed_loop *loop, struct m2se_error *error) {
   }
   if (code)
     return code;
-  if (loop->options.new_log)
+  if (loop->options.new_log) {
     m2sed_positions_raise(loop->positions);
+    m2sed_erasures_new_log(m2sed_positions_erasures(loop->positions));
+  }
   uint32_t wanted = (uint32_t)loop->config->model_feature_dim;
   if (wanted && loop->feature_dim && wanted != loop->feature_dim)
     return m2se_error_set(error, M2SE_EINVAL,
@@ -377,7 +393,7 @@ static int take_memory(struct m2sed_loop *loop, struct m2se_error *error) {
       m2se_arena_new(&loop->interaction_arena, M2SE_INTERACTION_ARENA_BYTES) ||
       m2se_arena_new(&loop->item_arena, M2SE_ITEM_ARENA_BYTES) ||
       m2se_arena_new(&loop->status_arena, STATUS_ARENA_BYTES) || m2sed_letters_new(loop) ||
-      m2sed_sweep_new(loop) ||
+      m2sed_erasure_new(loop) || m2sed_sweep_new(loop) ||
       m2sed_garbage_init(&loop->garbage, (uint32_t)loop->config->kafka_garbage_window,
                          loop->config->kafka_garbage_share))
     return m2se_error_set(error, M2SE_ENOMEM, "the loop");
@@ -416,6 +432,7 @@ void m2sed_loop_free_parts(struct m2sed_loop *loop) {
   m2sed_outbox_free(&loop->to_server);
   m2sed_checkpoint_state_free(loop->restored);
   m2sed_letters_free(loop);
+  m2sed_erasure_free(loop);
   m2sed_sweep_free(loop);
   m2sed_loop_http_free(loop);
   m2sed_status_free(loop);

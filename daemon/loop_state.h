@@ -137,6 +137,7 @@ struct m2sed_loop {
 
   struct m2sed_sweep *sweep;
   struct m2sed_letters *letters;
+  struct m2sed_erasure *erasure;
   struct m2sed_checkpointer *checkpointer;
   struct m2sed_status_state *status;
   struct m2sed_loop_http *http;                 /* NULL: none */
@@ -199,8 +200,9 @@ void m2sed_loop_ask_epoch(struct m2sed_loop *loop); /* the last one that Redis h
 /* ---- loop_sweep.c ---- */
 int m2sed_sweep_new(struct m2sed_loop *loop);
 void m2sed_sweep_free(struct m2sed_loop *loop);
-void m2sed_sweep_tick(struct m2sed_loop *loop);      /* every 100 ms: as many users as the setting allows */
-void m2sed_sweep_everybody(struct m2sed_loop *loop); /* from the first user on, as fast as it goes */
+void m2sed_sweep_tick(struct m2sed_loop *loop);        /* every 100 ms: as many users as the setting allows */
+void m2sed_sweep_everybody(struct m2sed_loop *loop);   /* from the first user on, as fast as it goes */
+bool m2sed_sweep_reads(const struct m2sed_loop *loop); /* a sequence that was read may become a vector */
 bool m2sed_sweep_is_done(const struct m2sed_loop *loop);
 
 /* ---- loop_letter.c ---- */
@@ -216,6 +218,16 @@ bool m2sed_letters_full(const struct m2sed_loop *loop);
 uint32_t m2sed_letters_open(const struct m2sed_loop *loop); /* not delivered */
 const char *m2sed_letters_reason(struct m2sed_loop *loop);  /* for the status; NULL: all is well */
 
+/* ---- loop_erasure.c ---- */
+int m2sed_erasure_new(struct m2sed_loop *loop);
+void m2sed_erasure_free(struct m2sed_loop *loop);
+int64_t m2sed_erasure_start(struct m2sed_loop *loop, const struct m2se_kafka_start *at);
+void m2sed_erasure_take(struct m2sed_loop *loop, const struct m2se_kafka_record *record);
+void m2sed_erasure_advance(struct m2sed_loop *loop);       /* once a turn */
+bool m2sed_erasure_busy(const struct m2sed_loop *loop);    /* one is not done */
+bool m2sed_erasure_deletes(const struct m2sed_loop *loop); /* half done: no snapshot may be asked for */
+bool m2sed_erasure_blocks(const struct m2sed_loop *loop);  /* for it, nothing new may be taken now */
+
 /* ---- loop_checkpoint.c ---- */
 int m2sed_checkpointer_new(struct m2sed_loop *loop);
 void m2sed_checkpointer_free(struct m2sed_loop *loop);
@@ -223,7 +235,8 @@ void m2sed_checkpointer_tick(struct m2sed_loop *loop); /* asks for one when it i
 void m2sed_checkpointer_ask(struct m2sed_loop *loop);  /* as soon as possible */
 void m2sed_checkpointer_take(struct m2sed_loop *loop, struct m2sed_checkpoint_state *snapshot,
                              double stall_ms);
-bool m2sed_checkpointer_busy(const struct m2sed_loop *loop); /* something is still to be written */
+bool m2sed_checkpointer_waits(const struct m2sed_loop *loop); /* the trainer owes a snapshot */
+bool m2sed_checkpointer_busy(const struct m2sed_loop *loop);  /* something is still to be written */
 void m2sed_checkpointer_status(const struct m2sed_loop *loop, struct m2se_status_checkpoint *status);
 
 /* ---- loop_status.c ---- */

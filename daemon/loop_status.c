@@ -274,10 +274,13 @@ static uint32_t find_reasons(struct m2sed_loop *loop, const struct m2se_status *
       {loop->phase == M2SED_PHASE_ITEMS && loop->item_partitions_ended >= loop->item_partitions &&
            !loop->trainer,
        "no item has feature rows yet"},
-      {loop->phase == M2SED_PHASE_RUNNING && loop->interactions_paused && !letters && !loop->garbage.open,
+      {loop->phase == M2SED_PHASE_RUNNING && loop->interactions_paused && !letters && !loop->garbage.open &&
+           !m2sed_erasures_behind(m2sed_positions_erasures(loop->positions)),
        "consumption is paused: something is slow"},
       {loop->garbage.open, "consumption is paused: most of what came was garbage (kafka.garbage_share); "
                            "SIGHUP or a restart makes it go on"},
+      {loop->phase == M2SED_PHASE_RUNNING && m2sed_erasures_behind(m2sed_positions_erasures(loop->positions)),
+       "requests to forget users are done before consumption goes on"},
       {status->training.refused_in_a_row > 0,
        "training steps are left out: loss or gradient not finite or too large"},
       {letters != NULL, letters}};

@@ -108,6 +108,10 @@ static void scan(struct m2sed_loop *loop, uint32_t keys) {
   sweep->scanning = m2se_redis_send(loop->redis, arguments, 6, on_scan, loop) == 0;
 }
 
+bool m2sed_sweep_reads(const struct m2sed_loop *loop) {
+  return loop->sweep->reading > 0;
+}
+
 static bool is_idle(const struct m2sed_loop *loop) {
   const struct m2sed_sweep *sweep = loop->sweep;
   return !sweep->scanning && !sweep->reading && !m2se_redis_is_full(loop->redis) &&
@@ -133,7 +137,7 @@ void m2sed_sweep_tick(struct m2sed_loop *loop) {
     return;
   }
   uint64_t keys = (loop->config->serve_refresh_per_second + 9) / 10;
-  if (!keys || loop->phase != M2SED_PHASE_RUNNING || !is_idle(loop))
+  if (!keys || loop->phase != M2SED_PHASE_RUNNING || m2sed_erasure_blocks(loop) || !is_idle(loop))
     return;
   if (!sweep->under_way && sweep->epoch != loop->epoch)
     begin(loop);

@@ -13,6 +13,7 @@ struct m2sed_positions {
   uint32_t epoch;
   struct m2sed_partition *partitions;
   uint32_t count, capacity;
+  struct m2sed_erasures erasures;
 };
 
 struct m2sed_positions *m2sed_positions_new(void) {
@@ -110,7 +111,7 @@ static int read_json(struct m2sed_positions *positions, const struct m2se_json *
   positions->epoch = (uint32_t)epoch;
   for (size_t i = 0; i < count && !code; i++)
     code = read_partition(positions, m2se_json_at(m2se_json_get(root, "partitions"), i), error);
-  return code;
+  return code ? code : m2sed_erasures_read(&positions->erasures, root, error);
 }
 
 int m2sed_positions_restore(struct m2sed_positions *positions, const struct m2sed_position *trained,
@@ -154,6 +155,7 @@ char *m2sed_positions_encode(const struct m2sed_positions *positions) {
     m2se_json_put_end(writer);
   }
   m2se_json_put_end(writer);
+  m2sed_erasures_write(&positions->erasures, writer);
   m2se_json_put_end(writer);
   return m2se_json_finish(writer, NULL);
 }
@@ -175,11 +177,17 @@ bool m2sed_positions_set_cluster(struct m2sed_positions *positions, const char *
   if (strlen(positions->cluster_id) == size && !memcmp(positions->cluster_id, cluster_id, size))
     return false;
   bool another = positions->cluster_id[0] != 0;
-  if (another)
+  if (another) {
     m2sed_positions_raise(positions);
+    m2sed_erasures_new_log(&positions->erasures);
+  }
   memcpy(positions->cluster_id, cluster_id, size);
   positions->cluster_id[size] = 0;
   return another;
+}
+
+struct m2sed_erasures *m2sed_positions_erasures(struct m2sed_positions *positions) {
+  return &positions->erasures;
 }
 
 uint32_t m2sed_positions_epoch(const struct m2sed_positions *positions) {

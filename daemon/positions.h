@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "daemon/erasures.h"
 #include "daemon/messages.h"
 #include "model/error.h"
 
@@ -79,6 +80,9 @@ void m2sed_positions_set_durable(struct m2sed_positions *positions, const struct
  * first record. */
 void m2sed_positions_set_oldest(struct m2sed_positions *positions, const struct m2sed_position *oldest,
                                 uint32_t count);
+
+/* Of the topic of erasures. Kept and restored with ours; another cluster has another log of it too. */
+struct m2sed_erasures *m2sed_positions_erasures(struct m2sed_positions *positions);
 
 uint64_t m2sed_position_make(uint32_t epoch, int64_t offset);
 

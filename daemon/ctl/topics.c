@@ -6,7 +6,7 @@
 #include "ingest/kafka.h"
 #include "model/files/json.h"
 
-enum { CREATE_MS = 20000, TOPICS = 5, PARTITIONS_MAX = 16384, REPLICATION_MAX = 32 };
+enum { CREATE_MS = 20000, TOPICS = 7, PARTITIONS_MAX = 16384, REPLICATION_MAX = 32 };
 
 struct topic {
   char name[M2SED_TEXT_MAX + 8];
@@ -31,11 +31,13 @@ static uint32_t list_topics(const struct m2sed_config *config, uint64_t partitio
                    {config->kafka_interactions, ".dlq", 1, false},
                    {config->kafka_items, "", 1, true},
                    {config->kafka_items, ".dlq", 1, false},
+                   {config->kafka_erasures, "", 1, false},
+                   {config->kafka_erasures, ".dlq", 1, false},
                    {config->kafka_status, "", 1, false}};
   uint32_t count = 0;
   for (uint32_t i = 0; i < TOPICS; i++) {
     if (!all[i].name[0])
-      continue; /* kafka.status may be off */
+      continue; /* it may be off */
     struct topic *topic = &topics[count++];
     snprintf(topic->name, sizeof topic->name, "%s%s", all[i].name, all[i].suffix);
     topic->settings = (struct m2se_kafka_new_topic){.name = topic->name,

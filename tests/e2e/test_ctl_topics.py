@@ -8,7 +8,7 @@ from harness.kafka import Broker, Record
 from harness.kafka_client import KafkaError
 from harness.process import BIN, free_port, scratch
 
-NAMES = ["clicks", "clicks.dlq", "things", "things.dlq", "m2se.status"]
+NAMES = ["clicks", "clicks.dlq", "things", "things.dlq", "erasures", "erasures.dlq", "m2se.status"]
 INVALID_RECORD = 87
 
 
