@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -64,6 +65,11 @@ class Daemon:
     def check(self):
         if self.process.poll() is not None:
             raise TrialError(f"m2sed ended by itself (exit {self.process.returncode}):\n{self.end_of_log()}")
+
+    def page(self):
+        """Where its HTTP server listens, HOST:PORT; None: nowhere."""
+        found = re.findall(r'event="HTTP is there" address=(\S+)', self.log.read_text(errors="replace"))
+        return found[-1] if found else None
 
     def end_of_log(self):
         return self.log.read_text(errors="replace")[-1500:]

@@ -115,6 +115,8 @@ class Trial:
         self.control.must("produce", "items", str(self.items_file))
         self.wait(lambda: int(self.status()["catalogue"]["featurised"]) >= len(self.titles), 60, "the items")
         self.wait(lambda: self.partitions(self.status()), 60, "the interactions topic to be assigned")
+        if page := self.daemon.page():
+            print(f"to watch it in a browser: http://{page}/", flush=True)
 
     def wait(self, condition, seconds, what):
         deadline = time.monotonic() + seconds
@@ -231,6 +233,8 @@ class Trial:
                 head = ""
 
     def stay(self):
+        if page := self.daemon.page():
+            print(f"\nits page: http://{page}/", end="")
         print("\nm2sed goes on until Ctrl-C. Ask it in another terminal, for example:")
         for name in ("M2SED_DAEMON_STATE_DIR", "M2SED_CHECKPOINT_DIR", "M2SED_KAFKA_BROKERS", "M2SED_REDIS_URI"):
             if name in self.environment:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.request
 
 from harness.kafka import Broker
 from harness.process import BIN, CACHE, SOURCE, Process, need_program, scratch, skip, wait_until
@@ -29,6 +30,7 @@ class Trial:
             "M2SED_CACHE": str(CACHE),
             "M2SED_DAEMON_STATE_DIR": str(self.state),
             "M2SED_CHECKPOINT_DIR": str(self.state / "checkpoints"),
+            "M2SED_HTTP_LISTEN": "127.0.0.1:0",
         }
 
     def start(self, events, speed, *options):
@@ -102,7 +104,9 @@ def check_complete(trial, stream):
 
 def check_sequences(trial, stream, run):
     """While that run stays up: each sequence holds the user's newest interactions, oldest first."""
-    run.wait_output("goes on until Ctrl-C", 90)
+    page = run.wait_output(r"its page: (http://\S+)\n.*goes on until Ctrl-C", 90).group(1)
+    with urllib.request.urlopen(page, timeout=10) as answer:
+        assert b"<title>m2sed" in answer.read()
     by_user = {}
     for event in stream:
         by_user.setdefault(event["user_id"], []).append(event)
