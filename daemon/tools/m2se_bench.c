@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "daemon/pool.h"
+#include "daemon/tools/m2se_bench_ingest.h"
 #include "model/blas.h"
 #include "model/m2se_serve.h"
 #include "model/random.h"
@@ -22,13 +23,15 @@ struct flags {
   const char *command;
   uint32_t batch, len_min, len_max, items, text_rows, image_rows, dim, threads, steps, seed;
   enum m2se_targets targets;
+  struct m2se_bench_ingest_flags ingest;
 };
 
 static const char usage[] =
-    "m2se_bench train|encode [OPTION...]\n"
+    "m2se_bench train|encode|ingest [OPTION...]\n"
     "\n"
     "  train   steps over random mini-batches, finding their distinct items included\n"
     "  encode  user vectors from ready item states, and item vectors from feature rows\n"
+    "  ingest  decode, the user's sequence in a redis-server of its own, ring; bytes a user takes there\n"
     "\n"
     "  --batch N         sequences of a mini-batch (1024)\n"
     "  --len-min N, --len-max N   lengths of sequences, uniform (1, 15)\n"
@@ -37,7 +40,11 @@ static const char usage[] =
     "  --threads N       (2)\n"
     "  --steps N         timed, after two that are not (10)\n"
     "  --targets last|all   (last)\n"
-    "  --seed N          (1)\n";
+    "  --seed N          (1)\n"
+    "  --users N, --events N   of ingest, with --items (100000, 200000)\n"
+    "  --zipf N          the user of rank r has weight r^(-N/100); 0: all alike (100)\n"
+    "  --event-ids 0|1   do events carry an event_id? (1)\n"
+    "  --vector-dim N    of the users' vectors (129)\n";
 
 static void fail(int status, const char *what, const char *why) {
   fprintf(stderr, "m2se_bench: %s%s%s\n", what, *why ? ": " : "", why);
@@ -57,7 +64,9 @@ static uint32_t number(const char *name, const char *text, unsigned long low, un
 }
 
 static struct flags parse(int count, char **arguments) {
-  struct flags f = {NULL, 1024, 1, 15, 1600, 1, 15, 768, 2, 10, 1, M2SE_TARGETS_LAST};
+  struct flags f = {NULL, 1024, 1, 15, 1600, 1, 15, 768, 2, 10, 1, M2SE_TARGETS_LAST, {0}};
+  f.ingest = (struct m2se_bench_ingest_flags){
+      .users = 100000, .events = 200000, .zipf_hundredths = 100, .event_ids = 1, .vector_dim = 129};
   const struct {
     const char *name;
     uint32_t *value;
@@ -71,7 +80,12 @@ static struct flags parse(int count, char **arguments) {
                  {"dim", &f.dim, 1, 4096},
                  {"threads", &f.threads, 1, M2SED_POOL_THREADS_MAX},
                  {"steps", &f.steps, 1, 1000000},
-                 {"seed", &f.seed, 0, UINT32_MAX}};
+                 {"seed", &f.seed, 0, UINT32_MAX},
+                 {"users", &f.ingest.users, 1, 9999999},
+                 {"events", &f.ingest.events, 1, 100000000},
+                 {"zipf", &f.ingest.zipf_hundredths, 0, 300},
+                 {"event-ids", &f.ingest.event_ids, 0, 1},
+                 {"vector-dim", &f.ingest.vector_dim, 1, 1024}};
   enum { NUMBERS = sizeof numbers / sizeof *numbers, TARGETS = NUMBERS, HELP };
   struct option options[NUMBERS + 3] = {0};
   for (int k = 0; k < NUMBERS; k++) {
@@ -391,8 +405,14 @@ int main(int count, char **arguments) {
     train(&flags, &workers);
   } else if (!strcmp(flags.command, "encode")) {
     encode(&flags, &workers);
+  } else if (!strcmp(flags.command, "ingest")) {
+    flags.ingest.items = flags.items;
+    flags.ingest.seed = flags.seed;
+    if (m2se_bench_ingest(&flags.ingest, &error)) {
+      fail(EX_UNAVAILABLE, "ingest", error.text);
+    }
   } else {
-    fail(EX_USAGE, flags.command, "the commands are train and encode");
+    fail(EX_USAGE, flags.command, "the commands are train, encode and ingest");
   }
   m2sed_pool_free(pool);
   give_back();

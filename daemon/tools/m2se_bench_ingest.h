@@ -1,0 +1,19 @@
+/* m2se_bench ingest: from encoded records to the trainer's ring, through a redis-server of its own. */
+#ifndef M2SED_TOOLS_M2SE_BENCH_INGEST_H
+#define M2SED_TOOLS_M2SE_BENCH_INGEST_H
+
+#include <stdint.h>
+
+#include "model/error.h"
+
+struct m2se_bench_ingest_flags {
+  uint32_t users, items, events, seed;
+  uint32_t zipf_hundredths; /* a user of rank r has weight r^(-this / 100); 0: all alike */
+  uint32_t event_ids;       /* 0: records carry none */
+  uint32_t vector_dim;      /* of the vectors written afterwards, one a user */
+};
+
+/* Prints one JSON line. Of model/error.h. */
+int m2se_bench_ingest(const struct m2se_bench_ingest_flags *flags, struct m2se_error *error);
+
+#endif
