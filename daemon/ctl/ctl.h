@@ -33,12 +33,16 @@
     "tsv: user, item, event time in ms, and, if wanted, event id and kind")                                  \
   X(RATE, "rate", "N", "records a second, on a fixed schedule (as fast as possible)")                        \
   X(SKIP, "skip", "N", "leave the first N lines out")                                                        \
-  X(LIMIT, "limit", "N", "stop after N lines")                                                               \
+  X(LIMIT, "limit", "N", "stop after N lines, or records")                                                   \
   X(NOW, "now", NULL, "event_time_ms is the time of sending, whatever the line says")                        \
   X(PARTITION, "partition", "N", "all into this partition, instead of by the key")                           \
   X(PARTITIONS, "partitions", "N", "of the interactions (as the broker does by default)")                    \
   X(REPLICATION, "replication", "N", "copies of each topic (as the broker does by default)")                 \
-  X(QUIET, "quiet", NULL, "no progress on standard error")
+  X(QUIET, "quiet", NULL, "no progress on standard error")                                                   \
+  X(NEWEST, "n", "N", "the newest N of each partition (20)")                                                 \
+  X(RULE, "rule", "RULE", "only what broke this rule (time, id, format, ...)")                               \
+  X(FROM, "from", "OFFSET", "begin with this offset of the dead letters, in each of their partitions")       \
+  X(DRY_RUN, "dry-run", NULL, "only say what would be done")
 
 enum m2sed_ctl_option {
 #define M2SED_CTL_OPTION_ENUM(option, name, value, help) M2SED_CTL_##option,
@@ -76,6 +80,8 @@ int m2sed_ctl_checkpoint_now(struct m2sed_ctl *ctl);
 int m2sed_ctl_produce_interactions(struct m2sed_ctl *ctl);
 int m2sed_ctl_produce_items(struct m2sed_ctl *ctl);
 int m2sed_ctl_topics_create(struct m2sed_ctl *ctl);
+int m2sed_ctl_dlq_list(struct m2sed_ctl *ctl);
+int m2sed_ctl_dlq_replay(struct m2sed_ctl *ctl);
 
 static inline bool m2sed_ctl_has(const struct m2sed_ctl *ctl, enum m2sed_ctl_option option) {
   return ctl->values[option];

@@ -50,6 +50,17 @@ static const struct m2sed_command commands[] = {
      "Make the topics that are not there: interactions, items (compacted), what they leave as dead letters, "
      "and the status.",
      m2sed_ctl_topics_create},
+    {"dlq list", "[interactions|items]", 0, 1, BIT(JSON) | BIT(NEWEST) | BIT(RULE), true,
+     "The records that the daemon could not use: their place in the dead-letter topic, the place that they "
+     "came "
+     "from (partition/offset), the rule that they break, and how they begin.",
+     m2sed_ctl_dlq_list},
+    {"dlq replay", "[interactions|items]", 0, 1,
+     BIT(JSON) | BIT(RULE) | BIT(LIMIT) | BIT(FROM) | BIT(DRY_RUN), true,
+     "Write dead letters to their topic once more, as they came, for when what was wrong has been mended. "
+     "They get new positions there: one that is sent back twice counts twice, unless it has an event_id. "
+     "They stay in the dead-letter topic.",
+     m2sed_ctl_dlq_replay},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0], LINE_COLUMNS = 96, HELP_COLUMN = 22 };
 
@@ -134,10 +145,13 @@ static int read_options(struct m2sed_ctl *ctl, int count, char **arguments) {
       M2SED_CTL_OPTIONS(ROW)
 #undef ROW
           {NULL, 0, NULL, 0}};
-  for (int option; (option = getopt_long(count, arguments, "k:h", table, NULL)) != -1;) {
+  for (int option; (option = getopt_long(count, arguments, "k:n:h", table, NULL)) != -1;) {
     if (option == '?')
       return EX_USAGE; /* getopt has said why */
-    option = option == 'k' ? M2SED_CTL_COUNT : option == 'h' ? M2SED_CTL_HELP : option - 256;
+    option = option == 'k'   ? M2SED_CTL_COUNT
+             : option == 'n' ? M2SED_CTL_NEWEST
+             : option == 'h' ? M2SED_CTL_HELP
+                             : option - 256;
     ctl->values[option] = optarg ? optarg : "";
   }
   return 0;

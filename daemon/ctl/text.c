@@ -8,6 +8,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "model/files/utf8.h"
+
 /* Room for size bytes more and a NUL. */
 static bool reserve(struct m2sed_text *text, size_t size) {
   if (text->failed)
@@ -49,12 +51,15 @@ void m2sed_text_add(struct m2sed_text *text, const char *format, ...) {
 }
 
 void m2sed_text_add_foreign(struct m2sed_text *text, const char *bytes, size_t size) {
-  for (size_t i = 0; i < size; i++) {
+  for (size_t i = 0; i < size;) {
+    size_t length = m2se_utf8_next(bytes + i, size - i); /* 0: no text */
     unsigned char byte = (unsigned char)bytes[i];
-    bool second = byte == 0xc2 && i + 1 < size && (unsigned char)bytes[i + 1] < 0xa0; /* U+0080..009F */
-    bool control = byte < 0x20 || byte == 0x7f || second;
-    m2sed_text_add_bytes(text, control ? "?" : &bytes[i], 1);
-    i += second;
+    bool second = byte == 0xc2 && length == 2 && (unsigned char)bytes[i + 1] < 0xa0; /* U+0080..009F */
+    if (!length || byte < 0x20 || byte == 0x7f || second)
+      m2sed_text_add_bytes(text, "?", 1);
+    else
+      m2sed_text_add_bytes(text, &bytes[i], length);
+    i += length ? length : 1;
   }
 }
 

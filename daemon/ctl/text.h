@@ -15,7 +15,8 @@ struct m2sed_text { /* zero at first */
 
 void m2sed_text_add(struct m2sed_text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void m2sed_text_add_bytes(struct m2sed_text *text, const char *bytes, size_t size);
-/* A text of strangers (ids, titles, errors): control characters, which a terminal would obey, become '?'. */
+/* A text of strangers (ids, titles, errors): control characters, which a terminal would obey, become '?', and
+ * so do bytes that are no UTF-8. */
 void m2sed_text_add_foreign(struct m2sed_text *text, const char *bytes, size_t size);
 void m2sed_text_clear(struct m2sed_text *text); /* keeps the memory */
 void m2sed_text_free(struct m2sed_text *text);
