@@ -1,8 +1,9 @@
 """More events than training can follow, and events whose items get their features late: vectors wait for nobody, nothing
-is left out, each event is trained once in the end."""
+is left out, each event is trained once in the end. And steps that the guard leaves out."""
 
 import signal
 
+import vectors
 import workload
 from checks import check_positions, check_sequences, check_vectors
 from daemon import KEEP, LENGTH
@@ -12,7 +13,8 @@ from harness import protobuf
 from harness.process import wait_until
 from world import TOPIC, timed
 
-EVENTS = 6000
+EVENTS = 5000
+OFFSET_MASK, SKIPPED_MAX = (1 << 48) - 1, 4096  # of a position; events that the guard remembers
 # A step is slow, and most of it is replay.
 SLOW = {
     "model": {"hidden": 64, "experts": 8, "layers": 2, "ffn": 256},
@@ -69,8 +71,27 @@ def overload(world):
     assert waiting > EVENTS / 3
     # Hardly any: the log waits.
     seen, waiting = behind(world, 1, "pause", 200, lambda s: s["events"]["trained"] > 300)
-    assert seen["events"]["received"] < EVENTS / 2 and waiting <= 200
-    behind(world, 2, "shrink", 400, lambda s: s["training"]["replay_taken_away"] > 0)
+    assert seen["events"]["received"] < EVENTS and waiting <= 200
+    behind(world, 2, "shrink", 120, lambda s: s["training"]["replay_taken_away"] > 0)
+
+
+def guard(world, database):
+    """A limit that no step keeps: nothing is learned, nothing is lost sight of, and the daemon says why."""
+    daemon = world.daemon("guarded", database)
+    daemon.configure({"train": {"loss_max": 0.5, "guard_rollback": 5}})
+    daemon.run_to_the_end("--init-if-empty")
+    manifest, newest, taught = daemon.manifest(), statuses(world, daemon)[-1], world.expected.taught
+    steps = int(manifest["step"])
+    assert int(manifest["skipped_guard"]) == len(taught) == world.expected.counts["trained_events"]
+    assert int(manifest["trained_events"]) == int(manifest["event_digest"]) == 0
+    assert int(manifest["rollbacks"]) == steps // 5 > 10 and int(manifest["refused_in_a_row"]) == steps
+    assert newest["training"]["steps_refused"] == steps and newest["training"]["loss"] > 0.5
+    assert any("training steps are left out" in reason for reason in newest["reasons"]), newest["reasons"]
+    state = vectors.Weights(daemon.generations()[-1]).state
+    skipped = [position & OFFSET_MASK for position in state["skipped.position"][1]]
+    assert skipped == [offset for _, offset in taught[-SKIPPED_MAX:]]
+    with world.database(database) as client:
+        check_sequences(client, world.expected)
 
 
 def features_come_late(world, database):
@@ -95,7 +116,8 @@ def main():
         world.produce(EVENTS * 2)
         world.settle()
         overload(world)
-        features_come_late(world, 3)
+        guard(world, 3)
+        features_come_late(world, 4)
 
 
 main()
