@@ -66,7 +66,8 @@ bool m2sed_loop_has_room(const struct m2sed_loop *loop) {
   return loop->to_trainer.count == 0 && loop->to_server.count == 0 &&
          loop->events_end - loop->events_first < loop->events_capacity && trainer_has_room(loop) &&
          loop->requests_end - loop->requests_first < M2SED_REQUESTS_FOR_EVENTS &&
-         !m2se_redis_is_full(loop->redis) && !m2sed_letters_full(loop) && !m2sed_erasure_blocks(loop);
+         !m2se_redis_is_full(loop->redis) && !m2sed_letters_full(loop) && !m2sed_erasure_blocks(loop) &&
+         !m2sed_marker_busy(loop);
 }
 
 /* Which consumers may hand over records now. The group's is polled while it is paused too, to stay a member.
@@ -75,7 +76,7 @@ static unsigned what_to_read(struct m2sed_loop *loop, bool room) {
   unsigned what = 0;
   if (loop->phase <= M2SED_PHASE_RUNNING && room)
     what |= M2SE_KAFKA_READ_ITEMS;
-  bool wanted = loop->phase == M2SED_PHASE_RUNNING && !loop->garbage.open && !loop->pause.holds &&
+  bool wanted = loop->phase == M2SED_PHASE_RUNNING && !loop->garbage.open &&
                 !m2sed_erasures_behind(m2sed_positions_erasures(loop->positions)) &&
                 (room || loop->full_since_ms == 0 || loop->now_ms - loop->full_since_ms < PAUSE_AFTER_MS);
   if (wanted && loop->interactions_paused) {
@@ -85,7 +86,7 @@ static unsigned what_to_read(struct m2sed_loop *loop, bool room) {
     m2se_kafka_pause(loop->kafka, M2SE_KAFKA_INTERACTIONS, -1);
     loop->interactions_paused = true;
   }
-  if (room || loop->interactions_paused)
+  if (m2sed_marker_known(loop) && (room || loop->interactions_paused))
     what |= M2SE_KAFKA_READ_GROUP;
   return what;
 }
@@ -117,6 +118,7 @@ static void turn(struct m2sed_loop *loop) {
   }
   m2sed_erasure_advance(loop);
   read_kafka(loop);
+  m2sed_marker_advance(loop);
   m2sed_loop_advance(loop);
   m2sed_status_count_turn(loop, (double)(uv_hrtime() - begin) * 1e-6);
 }
@@ -139,26 +141,13 @@ static void on_tick(uv_timer_t *timer) {
   m2sed_checkpointer_tick(loop);
 }
 
-/* True: it has changed. */
-static bool look_for_pause(struct m2sed_loop *loop) {
-  bool before = loop->pause.holds;
-  m2sed_pause_read(loop->config->checkpoint_dir, &loop->pause);
-  if (loop->pause.holds != before)
-    M2SED_LOG(loop->log, INFO, before ? "an operator lets consumption go on" : "paused by an operator",
-              M2SED_S("note", loop->pause.note));
-  return loop->pause.holds != before;
-}
-
 static void on_second(uv_timer_t *timer) {
   struct m2sed_loop *loop = timer->loop->data;
-  if (look_for_pause(loop))
-    turn(loop);
-  if (loop->phase == M2SED_PHASE_CLOSED)
-    return;
   m2sed_notify_alive(m2sed_phase_name(loop->phase), loop->last_step.step,
                      loop->last_step.counters.trained_events);
   if (loop->phase < M2SED_PHASE_KAFKA) {
     m2se_kafka_refresh(loop->kafka);
+    m2sed_marker_move(loop); /* when no events come, it is still looked after */
     if (loop->status)
       m2sed_status_publish(loop);
   }
@@ -268,7 +257,6 @@ int m2sed_loop_run(const struct m2sed_loop_options *options, struct m2sed_loop_s
   loop->config = options->config;
   loop->log = options->log;
   loop->started_ms = loop->now_ms = loop->phase_since_ms = wall_clock_ms();
-  look_for_pause(loop);
   int code = open_handles(loop, error);
   if (!code)
     code = m2sed_loop_start(loop, error);

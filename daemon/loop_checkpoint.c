@@ -188,6 +188,7 @@ void m2sed_checkpointer_take(struct m2sed_loop *loop, struct m2sed_checkpoint_st
   struct m2sed_checkpointer *checkpointer = loop->checkpointer;
   checkpointer->done.stall_ms = stall_ms;
   checkpointer->asked = false;
+  m2sed_marker_move(loop);     /* Redis is not behind the checkpoint */
   assert(!checkpointer->next); /* the trainer has two: one is being written, one may wait */
   /* Now, not when it is written: what is done of the erasures is what the snapshot has (loop_erasure.c). */
   char *loop_data = m2sed_positions_encode(loop->positions);

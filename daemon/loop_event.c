@@ -50,7 +50,7 @@ static struct m2sed_event *oldest_event(struct m2sed_loop *loop) {
 /* What is ready and whose turn it is: the trainer hears of records in the order of their partition. */
 static void post_ready(struct m2sed_loop *loop) {
   struct m2sed_event *event;
-  while ((event = oldest_event(loop)) && event->ready) {
+  while ((event = oldest_event(loop)) && event->ready && loop->events_first < m2sed_marker_verified(loop)) {
     m2sed_loop_to_trainer(loop, &event->message);
     struct m2sed_partition *partition = m2sed_positions_find(loop->positions, event->message.at.partition);
     uint64_t position = event->message.at.position;
@@ -60,6 +60,19 @@ static void post_ready(struct m2sed_loop *loop) {
       partition->trained_offset = following;
     loop->events_first++;
   }
+}
+
+void m2sed_loop_events_verified(struct m2sed_loop *loop) {
+  post_ready(loop);
+  m2sed_loop_wake(loop); /* there may be room again */
+}
+
+bool m2sed_loop_forget_events(struct m2sed_loop *loop) {
+  for (uint64_t i = loop->events_first; i < loop->events_end; i++)
+    if (!loop->events[i & (loop->events_capacity - 1)].ready)
+      return false;
+  loop->events_first = loop->events_end;
+  return true;
 }
 
 static void event_done(struct m2sed_event *event, enum m2sed_outcome outcome) {
@@ -145,9 +158,10 @@ static void on_sequence(void *context, const struct m2se_sequence_result *result
                                      (uint32_t)loop->config->sequence_length),
                message->context);
   enum m2sed_outcome outcome = outcome_of(event, result);
-  loop->counts.replayed += result->outcome == M2SE_SEQUENCE_REPLAY;
+  loop->counts.replayed += result->outcome == M2SE_SEQUENCE_REPLAY && !event->again;
   if (outcome != M2SED_DUPLICATE) { /* else nothing has changed for the user */
-    struct m2sed_serve_message request = {.evaluate = loop->config->serve_evaluate, .target = message->item};
+    struct m2sed_serve_message request = {.evaluate = loop->config->serve_evaluate && !event->again,
+                                          .target = message->item};
     request.context_count = message->context_count;
     memcpy(request.context, message->context, sizeof request.context);
     m2sed_loop_request_user(loop, &request, event->user, event->user_size, result->sequence,
@@ -243,6 +257,10 @@ static struct m2sed_event *add_event(struct m2sed_loop *loop, const struct m2se_
 static void refuse_event(struct m2sed_loop *loop, struct m2sed_event *event,
                          const struct m2se_kafka_record *record, const char *stage, const char *rule,
                          const char *reason) {
+  if (event->again) {
+    event_done(event, M2SED_DEAD_LETTER);
+    return;
+  }
   loop->counts.dead_lettered++;
   m2sed_letters_send(loop, record, event, stage, rule, reason);
 }
@@ -276,16 +294,19 @@ void m2sed_loop_take_event(struct m2sed_loop *loop, const struct m2se_kafka_reco
     return; /* came after the start: not ours to take with --until-end */
   struct m2sed_event *event = add_event(loop, record, partition);
   partition->next_offset = record->offset + 1;
-  loop->counts.received++;
-  m2sed_freshness_add(&loop->freshness, M2SED_STAGE_CONSUMED, loop->now_ms, record->timestamp_ms);
+  event->again = record->offset < partition->rewound_until;
+  event->produced_ms = event->again ? -1 : record->timestamp_ms; /* how old it is says nothing of us */
+  loop->counts.received += !event->again;
+  m2sed_freshness_add(&loop->freshness, M2SED_STAGE_CONSUMED, loop->now_ms, event->produced_ms);
 
   struct m2se_interaction interaction;
   struct m2se_refusal refusal;
   bool bad = m2se_interaction_decode(&interaction, &loop->interaction_arena, record->value,
                                      record->value_size, record->timestamp_ms, &refusal) != 0;
-  watch_garbage(loop, bad);
+  if (!event->again)
+    watch_garbage(loop, bad);
   if (bad) {
-    loop->counts.refused[refusal.rule]++;
+    loop->counts.refused[refusal.rule] += !event->again;
     refuse_event(loop, event, record, "decode", m2se_rule_name(refusal.rule), refusal.text);
     return;
   }

@@ -33,7 +33,7 @@ static bool at_the_end(struct m2sed_loop *loop) {
   uint32_t ended = 0;
   for (uint32_t i = 0; i < m2sed_positions_count(loop->positions); i++)
     ended += m2sed_positions_at(loop->positions, i)->ended;
-  return ended >= loop->interaction_partitions;
+  return ended >= loop->interaction_partitions && !m2sed_marker_busy(loop);
 }
 
 static bool nothing_under_way(const struct m2sed_loop *loop) {

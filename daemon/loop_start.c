@@ -81,6 +81,9 @@ static int64_t start_interactions(struct m2sed_loop *loop, const struct m2se_kaf
       return M2SE_KAFKA_HOLD;
     }
   }
+  if (start.again)
+    M2SED_LOG(loop->log, WARN, "events are read again for their sequences",
+              M2SED_I("partition", at->partition), M2SED_U("events", start.again));
   M2SED_LOG(loop->log, INFO, "partition starts", M2SED_S("topic", loop->config->kafka_interactions),
             M2SED_I("partition", at->partition), M2SED_I("offset", start.offset), M2SED_I("end", at->high));
   loop->counts.rebalances++;
@@ -289,7 +292,7 @@ static int connect_redis(struct m2sed_loop *loop, struct m2se_error *error) {
   if (code)
     return m2se_error_prefix(error, code, "redis");
   m2sed_loop_ask_epoch(loop);
-  return 0;
+  return m2sed_marker_begin(loop, error);
 }
 
 /* ---- the newest checkpoint ---- */
@@ -393,7 +396,7 @@ static int take_memory(struct m2sed_loop *loop, struct m2se_error *error) {
       m2se_arena_new(&loop->interaction_arena, M2SE_INTERACTION_ARENA_BYTES) ||
       m2se_arena_new(&loop->item_arena, M2SE_ITEM_ARENA_BYTES) ||
       m2se_arena_new(&loop->status_arena, STATUS_ARENA_BYTES) || m2sed_letters_new(loop) ||
-      m2sed_erasure_new(loop) || m2sed_sweep_new(loop) ||
+      m2sed_erasure_new(loop) || m2sed_sweep_new(loop) || m2sed_marker_new(loop) ||
       m2sed_garbage_init(&loop->garbage, (uint32_t)loop->config->kafka_garbage_window,
                          loop->config->kafka_garbage_share))
     return m2se_error_set(error, M2SE_ENOMEM, "the loop");
@@ -433,6 +436,7 @@ void m2sed_loop_free_parts(struct m2sed_loop *loop) {
   m2sed_checkpoint_state_free(loop->restored);
   m2sed_letters_free(loop);
   m2sed_erasure_free(loop);
+  m2sed_marker_free(loop);
   m2sed_sweep_free(loop);
   m2sed_loop_http_free(loop);
   m2sed_status_free(loop);

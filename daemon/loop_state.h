@@ -10,7 +10,6 @@
 #include "daemon/loop.h"
 #include "daemon/messages.h"
 #include "daemon/outbox.h"
-#include "daemon/pause.h"
 #include "daemon/positions.h"
 #include "daemon/server.h"
 #include "daemon/trainer.h"
@@ -43,6 +42,7 @@ struct m2sed_event {
   struct m2sed_train_message message; /* filled in as it becomes known */
   int64_t produced_ms;
   bool ready; /* waits for nothing but its turn */
+  bool again; /* was taken before: only its sequence needs it */
   uint8_t user_size, event_id_size;
   char user[M2SE_ID_BYTES_MAX + 1], event_id[M2SE_ID_BYTES_MAX + 1];
 };
@@ -103,7 +103,6 @@ struct m2sed_loop {
   bool interactions_paused; /* told to Kafka */
   int64_t full_since_ms;    /* since when nothing may be taken; 0: it may */
   struct m2sed_garbage garbage;
-  struct m2sed_pause pause; /* by an operator; looked at once a second */
 
   /* What is known. */
   struct m2sed_catalogue *catalogue;
@@ -138,6 +137,7 @@ struct m2sed_loop {
   double epoch_publish_ms;
 
   struct m2sed_sweep *sweep;
+  struct m2sed_marker *marker;
   struct m2sed_letters *letters;
   struct m2sed_erasure *erasure;
   struct m2sed_checkpointer *checkpointer;
@@ -176,6 +176,9 @@ const char *m2sed_phase_name(enum m2sed_phase phase);
 /* ---- loop_event.c ---- */
 void m2sed_loop_take_event(struct m2sed_loop *loop, const struct m2se_kafka_record *record);
 /* Asks the server for a vector of what the spans name; evaluate: also rank `target` first. */
+void m2sed_loop_events_verified(struct m2sed_loop *loop); /* loop_marker.c: the trainer may hear of more */
+/* Forgets the events that the trainer has not heard of. False: some are still under way. */
+bool m2sed_loop_forget_events(struct m2sed_loop *loop);
 void m2sed_loop_user_served(struct m2sed_loop *loop, const struct m2sed_served_message *message);
 void m2sed_loop_letter_confirmed(struct m2sed_loop *loop, struct m2sed_event *event); /* now it may count */
 void m2sed_loop_request_user(struct m2sed_loop *loop, struct m2sed_serve_message *message, const char *user,
@@ -206,6 +209,17 @@ void m2sed_sweep_tick(struct m2sed_loop *loop);        /* every 100 ms: as many 
 void m2sed_sweep_everybody(struct m2sed_loop *loop);   /* from the first user on, as fast as it goes */
 bool m2sed_sweep_reads(const struct m2sed_loop *loop); /* a sequence that was read may become a vector */
 bool m2sed_sweep_is_done(const struct m2sed_loop *loop);
+
+/* ---- loop_marker.c ---- */
+int m2sed_marker_new(struct m2sed_loop *loop);
+void m2sed_marker_free(struct m2sed_loop *loop);
+int m2sed_marker_begin(struct m2sed_loop *loop, struct m2se_error *error); /* the first question to Redis */
+bool m2sed_marker_known(const struct m2sed_loop *loop);                    /* partitions may be started */
+bool m2sed_marker_busy(const struct m2sed_loop *loop);                     /* no record may be taken */
+bool m2sed_marker_catching_up(const struct m2sed_loop *loop);  /* lost sequences are being made again */
+void m2sed_marker_advance(struct m2sed_loop *loop);            /* every turn, behind what was taken in it */
+uint64_t m2sed_marker_verified(const struct m2sed_loop *loop); /* events before this number may be trained */
+void m2sed_marker_move(struct m2sed_loop *loop);               /* once a second and with each checkpoint */
 
 /* ---- loop_letter.c ---- */
 int m2sed_letters_new(struct m2sed_loop *loop);

@@ -61,8 +61,11 @@ static struct m2sed_partition *find_or_add(struct m2sed_positions *positions, in
     positions->capacity = capacity;
   }
   found = &positions->partitions[positions->count++];
-  *found = (struct m2sed_partition){
-      .partition = partition, .epoch = positions->epoch, .next_offset = -1, .until = INT64_MAX};
+  *found = (struct m2sed_partition){.partition = partition,
+                                    .epoch = positions->epoch,
+                                    .next_offset = -1,
+                                    .rewind_offset = INT64_MAX,
+                                    .until = INT64_MAX};
   return found;
 }
 
@@ -209,8 +212,12 @@ int m2sed_positions_begin(struct m2sed_positions *positions, int32_t number, int
     start->new_log = true;
   }
   if (known && partition->epoch == positions->epoch) {
-    start->offset = stored < low ? low : stored;
-    start->lost = stored < low ? (uint64_t)(low - stored) : 0;
+    int64_t taken = stored > partition->rewound_until ? stored : partition->rewound_until;
+    int64_t rewound = stored < partition->rewind_offset ? stored : partition->rewind_offset;
+    start->offset = rewound < low ? low : rewound;
+    start->lost = taken < low ? (uint64_t)(low - taken) : 0;
+    start->again = taken > start->offset ? (uint64_t)(taken - start->offset) : 0;
+    partition->rewound_until = taken;
   } else if (known) {
     start->offset = low; /* a log of which nothing has been read */
   }
@@ -219,6 +226,9 @@ int m2sed_positions_begin(struct m2sed_positions *positions, int32_t number, int
   /* Else events that were taken before it went away may still be under way: they tell how far it is. */
   if (!known || partition->epoch != positions->epoch || start->offset != partition->next_offset)
     partition->trained_offset = start->offset;
+  if (partition->epoch != positions->epoch)
+    partition->rewound_until = 0;
+  partition->rewind_offset = INT64_MAX;
   partition->epoch = positions->epoch;
   partition->next_offset = start->offset;
   partition->started = true;

@@ -32,6 +32,8 @@ struct m2sed_partition {
   int64_t trained_offset; /* everything before has been handed to the trainer */
   int64_t durable_offset; /* everything before is in a checkpoint, or was before we began */
   int64_t replay_offset;  /* nothing before is read again, whichever generation a restart finds good */
+  int64_t rewind_offset;  /* the next start is not behind this: Redis has sequences only up to it */
+  int64_t rewound_until;  /* records before this have been taken before */
   int64_t until;          /* INT64_MAX, or --until-end: records from here on are left */
 };
 
@@ -56,6 +58,7 @@ uint32_t m2sed_positions_epoch(const struct m2sed_positions *positions);
 struct m2sed_start {
   int64_t offset; /* where to begin */
   uint64_t lost;  /* records that retention had removed before they were read */
+  uint64_t again; /* records that have been taken before and come once more (rewind_offset) */
   bool new_log;   /* the stored position lay beyond the end: the epoch was raised. Partitions started before,
                      whose epoch is lower, are the caller's to start again */
 };

@@ -218,6 +218,28 @@ static void test_oldest(void **state) {
   m2sed_positions_free(positions);
 }
 
+/* Redis has sequences only up to 30: read again from there, but nothing of that is lost or new. */
+static void test_rewind(void **state) {
+  (void)state;
+  const struct m2sed_position trained[] = {{0, 50}, {1, 20}};
+  struct m2sed_positions *positions = restored(trained, 2, NULL);
+  m2sed_positions_find(positions, 0)->rewind_offset = 30;
+  m2sed_positions_find(positions, 1)->rewind_offset = 40;
+  struct m2sed_start start = begin(positions, 0, 0, 100, -1);
+  assert_true(start.offset == 30 && start.again == 20 && start.lost == 0 && !start.new_log);
+  const struct m2sed_partition *partition = m2sed_positions_find(positions, 0);
+  assert_true(partition->rewound_until == 50 && partition->durable_offset == 50 &&
+              partition->trained_offset == 30);
+  start = begin(positions, 1, 0, 100, -1); /* Redis is ahead, as after a crash of ours */
+  assert_true(start.offset == 20 && start.again == 0);
+  /* On the way retention takes what is to be read again, and then more than that. */
+  start = begin(positions, 0, 45, 100, 30);
+  assert_true(start.offset == 45 && start.again == 5 && start.lost == 0);
+  start = begin(positions, 0, 57, 100, 45);
+  assert_true(start.offset == 57 && start.again == 0 && start.lost == 7);
+  m2sed_positions_free(positions);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_first_start),
@@ -231,6 +253,7 @@ int main(void) {
       cmocka_unit_test(test_raise_keeps_the_first_log),
       cmocka_unit_test(test_durable),
       cmocka_unit_test(test_oldest),
+      cmocka_unit_test(test_rewind),
       cmocka_unit_test(test_damaged_json),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,282 @@
+/* Has Redis all the sequences that it has acknowledged?
+ *
+ * DESIGN. A key beside the sequences, <prefix>marker, holds the position in each partition up to which Redis
+ * has acknowledged them: "partition:position ...". Behind each batch of events it is moved, by a script that
+ * does so only if it finds what was left there; only then does the trainer hear of the events before. A
+ * server that came back with older data, or that somebody emptied, does not have that: then what the trainer
+ * has not heard of is forgotten, all sequences are removed, and the partitions are read again from the first
+ * record of the log. At a start the marker is read before the first record is: if it lies behind the
+ * checkpoint, the partition is read again from there, and if there is none from the first record. The trainer
+ * passes over what it has taken; nothing is counted or sent twice.
+ * Not noticed: that a server lost events that it had acknowledged, if it crashed before it moved the marker
+ * behind them: a part of one batch.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/loop_state.h"
+#include "ingest/lua.h"
+
+struct m2sed_marker {
+  bool known;                 /* Redis has said what it holds: partitions may be started */
+  bool asked;                 /* a move is on its way */
+  bool more;                  /* and another is wanted */
+  uint64_t covered, verified; /* events before: the newest move stands behind them, and has succeeded */
+  enum {
+    IDLE,
+    DRAIN, /* nothing new is taken until nothing is under way */
+    WIPE   /* what is left of the sequences is removed */
+  } stage;
+  int script;
+  char *held, *moved; /* what Redis holds, and what it is to hold */
+  char cursor[32];    /* of SCAN */
+};
+
+int m2sed_marker_new(struct m2sed_loop *loop) {
+  loop->marker = calloc(1, sizeof *loop->marker);
+  return loop->marker ? 0 : M2SE_ENOMEM;
+}
+
+void m2sed_marker_free(struct m2sed_loop *loop) {
+  if (!loop->marker)
+    return;
+  free(loop->marker->held);
+  free(loop->marker->moved);
+  free(loop->marker);
+}
+
+bool m2sed_marker_known(const struct m2sed_loop *loop) {
+  return loop->marker->known;
+}
+
+bool m2sed_marker_busy(const struct m2sed_loop *loop) {
+  return loop->marker->stage != IDLE;
+}
+
+bool m2sed_marker_catching_up(const struct m2sed_loop *loop) {
+  bool behind = loop->marker->stage != IDLE;
+  for (uint32_t i = 0; i < m2sed_positions_count(loop->positions) && !behind; i++) {
+    const struct m2sed_partition *partition = m2sed_positions_at(loop->positions, i);
+    behind = partition->started && partition->next_offset < partition->rewound_until;
+  }
+  return behind;
+}
+
+static void build_key(const struct m2sed_loop *loop, struct m2se_key *key) {
+  m2se_key_build(key, loop->config->redis_prefix, M2SE_KEY_MARKER, NULL, 0);
+}
+
+static void take_text(struct m2sed_loop *loop, char **to, const char *text) {
+  free(*to);
+  *to = strdup(text);
+  if (!*to)
+    m2sed_loop_fail(loop, M2SE_ENOMEM, "how far the sequences are: out of memory");
+}
+
+/* ---- removing what is left, and reading again ---- */
+
+static void scan(struct m2sed_loop *loop);
+
+static void on_removed(void *context, int status, const struct m2se_redis_reply *reply, const char *error) {
+  (void)context, (void)status, (void)reply, (void)error; /* what stays there is found damaged or replaced */
+}
+
+static void unlink_key(struct m2sed_loop *loop, const char *bytes, size_t size) {
+  const struct m2se_redis_argument arguments[] = {{"UNLINK", 6}, {bytes, size}};
+  int code = m2se_redis_send(loop->redis, arguments, 2, on_removed, loop);
+  if (code && code != M2SE_EIO)
+    m2sed_loop_fail(loop, code, "removing a sequence: %s", m2se_error_text(code));
+}
+
+static void wiped(struct m2sed_loop *loop) {
+  loop->marker->stage = IDLE;
+  loop->marker->known = true;
+  for (uint32_t i = 0; i < m2sed_positions_count(loop->positions); i++) {
+    struct m2sed_partition *partition = m2sed_positions_at(loop->positions, i);
+    if (!partition->started || loop->phase > M2SED_PHASE_RUNNING)
+      continue;
+    partition->started = false;
+    m2se_kafka_restart(loop->kafka, M2SE_KAFKA_INTERACTIONS, partition->partition);
+  }
+  m2sed_loop_wake(loop);
+}
+
+static void on_scan(void *context, int status, const struct m2se_redis_reply *reply, const char *error) {
+  struct m2sed_loop *loop = context;
+  struct m2sed_marker *marker = loop->marker;
+  if (status == M2SE_EIO)
+    return;
+  size_t size = 0;
+  const char *cursor = status ? "" : m2se_redis_reply_bytes(m2se_redis_reply_element(reply, 0), &size);
+  if (status || !size || size >= sizeof marker->cursor) {
+    m2sed_loop_fail(loop, M2SE_EFORMAT, "removing the sequences: %s", status ? error : "no cursor");
+    return;
+  }
+  memcpy(marker->cursor, cursor, size + 1);
+  const struct m2se_redis_reply *keys = m2se_redis_reply_element(reply, 1);
+  for (size_t i = 0; i < m2se_redis_reply_count(keys); i++) {
+    const char *key = m2se_redis_reply_bytes(m2se_redis_reply_element(keys, i), &size);
+    unlink_key(loop, key, size);
+  }
+  if (strcmp(marker->cursor, "0") != 0)
+    scan(loop);
+  else
+    wiped(loop);
+}
+
+static void scan(struct m2sed_loop *loop) {
+  struct m2se_key pattern;
+  m2se_key_pattern(&pattern, loop->config->redis_prefix, M2SE_KEY_SEQUENCE);
+  const struct m2se_redis_argument arguments[] = {
+      {"SCAN", 4},  {loop->marker->cursor, strlen(loop->marker->cursor)},
+      {"MATCH", 5}, {pattern.bytes, pattern.size},
+      {"COUNT", 5}, {"500", 3}};
+  int code = m2se_redis_send(loop->redis, arguments, 6, on_scan, loop);
+  if (code && code != M2SE_EIO)
+    m2sed_loop_fail(loop, code, "removing the sequences: %s", m2se_error_text(code));
+}
+
+/* Nothing of the sequences is under way. */
+static void wipe(struct m2sed_loop *loop) {
+  for (uint32_t i = 0; i < m2sed_positions_count(loop->positions); i++)
+    m2sed_positions_at(loop->positions, i)->rewind_offset = 0;
+  loop->marker->stage = WIPE;
+  memcpy(loop->marker->cursor, "0", 2);
+  scan(loop);
+}
+
+void m2sed_marker_advance(struct m2sed_loop *loop) {
+  if (loop->marker->stage == DRAIN && m2sed_loop_forget_events(loop))
+    wipe(loop);
+  else if (loop->events_end > loop->marker->covered)
+    m2sed_marker_move(loop);
+}
+
+uint64_t m2sed_marker_verified(const struct m2sed_loop *loop) {
+  return loop->marker->verified;
+}
+
+/* ---- the marker ---- */
+
+static char *format(const struct m2sed_loop *loop) {
+  enum { ENTRY_BYTES = 40 };
+  uint32_t count = m2sed_positions_count(loop->positions);
+  char *text = calloc(count + 1, ENTRY_BYTES), *at = text;
+  for (uint32_t i = 0; i < count && text; i++) {
+    const struct m2sed_partition *partition = m2sed_positions_at(loop->positions, i);
+    if (partition->next_offset >= 0)
+      at += snprintf(at, ENTRY_BYTES, "%" PRId32 ":%" PRIu64 " ", partition->partition,
+                     m2sed_position_make(partition->epoch, partition->trained_offset));
+  }
+  return text;
+}
+
+static void on_moved(void *context, int status, const struct m2se_redis_reply *reply, const char *error) {
+  struct m2sed_loop *loop = context;
+  struct m2sed_marker *marker = loop->marker;
+  marker->asked = false;
+  if (status == M2SE_EIO)
+    return;
+  if (status) {
+    m2sed_loop_fail(loop, status, "noting in Redis how far the sequences are: %s", error);
+    return;
+  }
+  if (m2se_redis_reply_integer(reply) == 1) {
+    free(marker->held);
+    marker->held = marker->moved;
+    marker->moved = NULL;
+    marker->verified = marker->covered;
+    m2sed_loop_events_verified(loop);
+    if (marker->more || loop->events_end > marker->covered)
+      m2sed_marker_move(loop);
+    return;
+  }
+  M2SED_LOG(loop->log, ERROR, "Redis has lost sequences: all are made again from the log");
+  struct m2se_key key;
+  build_key(loop, &key);
+  unlink_key(loop, key.bytes, key.size); /* a start in the middle of this does it once more */
+  take_text(loop, &marker->held, "");
+  marker->stage = DRAIN;
+  if (loop->phase > M2SED_PHASE_RUNNING)
+    m2sed_loop_fail(loop, M2SE_EMISSING, "Redis has lost sequences: the next start makes them again");
+  m2sed_loop_wake(loop);
+}
+
+void m2sed_marker_move(struct m2sed_loop *loop) {
+  struct m2sed_marker *marker = loop->marker;
+  marker->more = marker->asked;
+  if (!marker->known || marker->asked || marker->stage != IDLE)
+    return;
+  free(marker->moved);
+  marker->moved = format(loop);
+  if (!marker->moved || !marker->moved[0])
+    return;
+  struct m2se_key key;
+  build_key(loop, &key);
+  const struct m2se_redis_argument arguments[] = {{marker->held, strlen(marker->held)},
+                                                  {marker->moved, strlen(marker->moved)}};
+  if (m2se_redis_call(loop->redis, marker->script, key.bytes, key.size, arguments, 2, on_moved, loop))
+    return; /* no room: the next turn does it */
+  marker->asked = true;
+  marker->covered = loop->events_end;
+}
+
+/* ---- the start ---- */
+
+/* What the marker does not name has no sequences. False: it is no marker. */
+static bool rewind_to(struct m2sed_loop *loop, const char *text) {
+  for (uint32_t i = 0; i < m2sed_positions_count(loop->positions); i++)
+    m2sed_positions_at(loop->positions, i)->rewind_offset = 0;
+  while (*text) {
+    char *end;
+    long number = strtol(text, &end, 10);
+    if (end == text || *end != ':' || number < 0 || number > INT32_MAX)
+      return false;
+    text = end + 1;
+    uint64_t position = strtoull(text, &end, 10);
+    if (end == text || *end != ' ')
+      return false;
+    text = end + 1;
+    struct m2sed_partition *partition = m2sed_positions_find(loop->positions, (int32_t)number);
+    if (partition && position >> M2SED_EPOCH_BITS == partition->epoch)
+      partition->rewind_offset = (int64_t)(position & M2SED_OFFSET_MASK);
+  }
+  return true;
+}
+
+static void on_first(void *context, int status, const struct m2se_redis_reply *reply, const char *error) {
+  struct m2sed_loop *loop = context;
+  struct m2sed_marker *marker = loop->marker;
+  if (status == M2SE_EIO)
+    return;
+  if (status) {
+    m2sed_loop_fail(loop, status, "asking Redis how far the sequences are: %s", error);
+    return;
+  }
+  size_t size;
+  take_text(loop, &marker->held, m2se_redis_reply_bytes(reply, &size));
+  if (!marker->held)
+    return;
+  if (!loop->restored && !loop->engine_started && m2sed_positions_count(loop->positions) == 0) {
+    marker->known = true;
+  } else if (marker->held[0] && rewind_to(loop, marker->held)) {
+    marker->known = true;
+  } else {
+    M2SED_LOG(loop->log, ERROR, "Redis has no sequences, the checkpoint has: all are made from the log");
+    wipe(loop);
+  }
+  m2sed_loop_wake(loop);
+}
+
+int m2sed_marker_begin(struct m2sed_loop *loop, struct m2se_error *error) {
+  loop->marker->script = m2se_redis_add_script(loop->redis, m2se_lua_marker);
+  if (loop->marker->script < 0)
+    return m2se_error_set(error, loop->marker->script, "no room for another script");
+  struct m2se_key key;
+  build_key(loop, &key);
+  const struct m2se_redis_argument arguments[] = {{"GET", 3}, {key.bytes, key.size}};
+  int code = m2se_redis_send(loop->redis, arguments, 2, on_first, loop);
+  return code ? m2se_error_set(error, code, "asking how far the sequences are") : 0;
+}
