@@ -76,7 +76,7 @@ static unsigned what_to_read(struct m2sed_loop *loop, bool room) {
   unsigned what = 0;
   if (loop->phase <= M2SED_PHASE_RUNNING && room)
     what |= M2SE_KAFKA_READ_ITEMS;
-  bool wanted = loop->phase == M2SED_PHASE_RUNNING && !loop->garbage.open &&
+  bool wanted = loop->phase == M2SED_PHASE_RUNNING && !loop->garbage.open && !loop->pause.holds &&
                 !m2sed_erasures_behind(m2sed_positions_erasures(loop->positions)) &&
                 (room || loop->full_since_ms == 0 || loop->now_ms - loop->full_since_ms < PAUSE_AFTER_MS);
   if (wanted && loop->interactions_paused) {
@@ -141,8 +141,22 @@ static void on_tick(uv_timer_t *timer) {
   m2sed_checkpointer_tick(loop);
 }
 
+/* True: it has changed. */
+static bool look_for_pause(struct m2sed_loop *loop) {
+  bool before = loop->pause.holds;
+  m2sed_pause_read(loop->config->checkpoint_dir, &loop->pause);
+  if (loop->pause.holds != before)
+    M2SED_LOG(loop->log, INFO, before ? "an operator lets consumption go on" : "paused by an operator",
+              M2SED_S("note", loop->pause.note));
+  return loop->pause.holds != before;
+}
+
 static void on_second(uv_timer_t *timer) {
   struct m2sed_loop *loop = timer->loop->data;
+  if (look_for_pause(loop))
+    turn(loop);
+  if (loop->phase == M2SED_PHASE_CLOSED)
+    return;
   m2sed_notify_alive(m2sed_phase_name(loop->phase), loop->last_step.step,
                      loop->last_step.counters.trained_events);
   if (loop->phase < M2SED_PHASE_KAFKA) {
@@ -257,6 +271,7 @@ int m2sed_loop_run(const struct m2sed_loop_options *options, struct m2sed_loop_s
   loop->config = options->config;
   loop->log = options->log;
   loop->started_ms = loop->now_ms = loop->phase_since_ms = wall_clock_ms();
+  look_for_pause(loop);
   int code = open_handles(loop, error);
   if (!code)
     code = m2sed_loop_start(loop, error);

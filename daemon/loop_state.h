@@ -10,6 +10,7 @@
 #include "daemon/loop.h"
 #include "daemon/messages.h"
 #include "daemon/outbox.h"
+#include "daemon/pause.h"
 #include "daemon/positions.h"
 #include "daemon/server.h"
 #include "daemon/trainer.h"
@@ -103,6 +104,7 @@ struct m2sed_loop {
   bool interactions_paused; /* told to Kafka */
   int64_t full_since_ms;    /* since when nothing may be taken; 0: it may */
   struct m2sed_garbage garbage;
+  struct m2sed_pause pause; /* by an operator; looked at once a second */
 
   /* What is known. */
   struct m2sed_catalogue *catalogue;

@@ -1,5 +1,6 @@
 /* The Status message: what can be known, gathered once a second, to its topic and to Redis. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <uv.h>
@@ -20,6 +21,7 @@ struct m2sed_status_state {
   struct m2se_status_freshness freshness[M2SED_STAGE_COUNT];
   struct m2se_status_refusals refused[M2SE_RULE_COUNT_OF_ALL];
   const char *reasons[M2SED_STATUS_REASONS];
+  char pause_reason[M2SED_PAUSE_BYTES_MAX + 64];
   struct m2se_redis_status redis;
   uint64_t published;
   struct m2se_status newest; /* points into this struct and into the loop */
@@ -261,6 +263,8 @@ static void fill_process(struct m2sed_loop *loop, struct m2se_status *status) {
 static uint32_t find_reasons(struct m2sed_loop *loop, const struct m2se_status *status,
                              const char **reasons) {
   const char *letters = m2sed_letters_reason(loop);
+  snprintf(loop->status->pause_reason, sizeof loop->status->pause_reason,
+           "consumption is paused by an operator: %s", loop->pause.note);
   const struct {
     bool holds;
     const char *text;
@@ -275,12 +279,13 @@ static uint32_t find_reasons(struct m2sed_loop *loop, const struct m2se_status *
            !loop->trainer,
        "no item has feature rows yet"},
       {loop->phase == M2SED_PHASE_RUNNING && loop->interactions_paused && !letters && !loop->garbage.open &&
-           !m2sed_erasures_behind(m2sed_positions_erasures(loop->positions)),
+           !loop->pause.holds && !m2sed_erasures_behind(m2sed_positions_erasures(loop->positions)),
        "consumption is paused: something is slow"},
       {loop->garbage.open, "consumption is paused: most of what came was garbage (kafka.garbage_share); "
                            "SIGHUP or a restart makes it go on"},
       {loop->phase == M2SED_PHASE_RUNNING && m2sed_erasures_behind(m2sed_positions_erasures(loop->positions)),
        "requests to forget users are done before consumption goes on"},
+      {loop->pause.holds, loop->status->pause_reason},
       {status->training.refused_in_a_row > 0,
        "training steps are left out: loss or gradient not finite or too large"},
       {m2sed_marker_catching_up(loop), "sequences that Redis has lost are made again from the log"},

@@ -82,6 +82,8 @@ int m2sed_ctl_produce_items(struct m2sed_ctl *ctl);
 int m2sed_ctl_topics_create(struct m2sed_ctl *ctl);
 int m2sed_ctl_dlq_list(struct m2sed_ctl *ctl);
 int m2sed_ctl_dlq_replay(struct m2sed_ctl *ctl);
+int m2sed_ctl_pause(struct m2sed_ctl *ctl);
+int m2sed_ctl_resume(struct m2sed_ctl *ctl);
 
 static inline bool m2sed_ctl_has(const struct m2sed_ctl *ctl, enum m2sed_ctl_option option) {
   return ctl->values[option];

@@ -61,6 +61,12 @@ static const struct m2sed_command commands[] = {
      "They get new positions there: one that is sent back twice counts twice, unless it has an event_id. "
      "They stay in the dead-letter topic.",
      m2sed_ctl_dlq_replay},
+    {"pause", "[WHY]", 0, 1, 0, false,
+     "Have the daemon take no more interactions, until resume: a file 'paused' in checkpoint.dir says so, "
+     "after a restart too. What has been taken is learned; items and erasures are followed; vectors are "
+     "served.",
+     m2sed_ctl_pause},
+    {"resume", "", 0, 0, 0, false, "Have the daemon go on after pause.", m2sed_ctl_resume},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0], LINE_COLUMNS = 96, HELP_COLUMN = 22 };
 

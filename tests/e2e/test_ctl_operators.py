@@ -1,11 +1,18 @@
-"""m2sectl for those who mend things, against a real broker: dead letters."""
+"""m2sectl for those who mend things, against a real broker, a real Redis and a daemon: dead letters, pausing."""
 
 import json
 import os
+import random
+import struct
 import subprocess
+import time
 
+import workload
+from daemon import Daemon
+from harness import protobuf
 from harness.kafka import Broker, Record
-from harness.process import BIN, scratch
+from harness.process import BIN, scratch, wait_until
+from harness.redis import Server
 
 DLQ = "clicks.dlq"
 OWN = "__connect.errors."
@@ -13,6 +20,7 @@ OWN = "__connect.errors."
 
 def ctl(kafka, *words, expect=0):
     environment = {"M2SED_KAFKA_BROKERS": kafka.bootstrap, "M2SED_KAFKA_INTERACTIONS": "clicks"}
+    environment["M2SED_KAFKA_ITEMS"] = "things"
     done = subprocess.run(
         [BIN / "m2sectl", *words],
         env={**os.environ, **environment},
@@ -99,7 +107,7 @@ def test_replay(kafka, client):
 
 def test_letters(kafka, client):
     assert "clicks.dlq" in ctl(kafka, "dlq", "list", expect=os.EX_NOINPUT)
-    for topic, partitions in (("clicks", 3), (DLQ, 1), ("items.dlq", 1)):
+    for topic, partitions in (("clicks", 3), (DLQ, 1), ("things.dlq", 1)):
         client.create_topic(topic, partitions)
     left_out = ("m2sed.value_bytes_left_out", b"1500000")
     client.produce(
@@ -119,10 +127,93 @@ def test_letters(kafka, client):
         ctl(kafka, "dlq", *words, expect=os.EX_USAGE)
 
 
+# ---- a daemon ----
+
+
+class Live:
+    """A daemon that has learned a little."""
+
+    def __init__(self, folder, kafka, redis):
+        self.client, self.redis = kafka.client(), redis.client()
+        self.random, self.time_ms, self.sent = random.Random(1), 1_700_000_000_000, 0
+        for topic in ("interactions", "interactions.dlq", "items", "items.dlq", "erasures", "m2se.status"):
+            self.client.create_topic(topic, 1)
+        rows = [struct.pack("<32f", *(self.random.gauss(0, 1) for _ in range(32))) for _ in range(30)]
+        self.client.produce(
+            "items", [workload.item_record(f"item {n}", row, row, 32) for n, row in enumerate(rows)]
+        )
+        self.daemon = Daemon(folder / "live", kafka, redis, 0, {"train": {"batch": 16}, "serve": {"epoch_steps": 5}})
+        self.daemon.settings["kafka"]["properties"]["group.instance.id"] = "live"
+        self.daemon.configure({})
+
+    def produce(self, count):
+        records = []
+        for _ in range(count):
+            self.time_ms += 1000
+            user = f"user {self.random.randrange(8)}"
+            item = f"item {self.random.randrange(30)}"
+            event = {"user_id": user, "item_id": item, "event_time_ms": self.time_ms, "event_id": str(self.time_ms)}
+            records.append(Record(user.encode(), protobuf.encode("Interaction", event)))
+        self.client.produce("interactions", records)
+        self.sent += count
+
+    def ctl(self, *words, expect=0):
+        command = [BIN / "m2sectl", *words, "--config", self.daemon.config]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+        assert done.returncode == expect, (words, done)
+        return done.stdout if expect == 0 else done.stderr
+
+    def status(self):
+        return json.loads(self.ctl("status", "--json"))
+
+    def wait_position(self, position):
+        """Until the daemon has come that far in the log."""
+
+        def there():
+            return any(
+                p["topic"] == "interactions" and int(p["next_offset"]) == position for p in self.status()["partitions"]
+            )
+
+        wait_until(lambda: self.redis.call("EXISTS", "m2se:status") and there(), 30, f"position {position}")
+
+    def wait_reason(self, words):
+        wait_until(lambda: any(words in reason for reason in self.status()["reasons"]), 20, words)
+
+
+def test_pause(live):
+    process = live.daemon.start("--init-if-empty")
+    live.produce(100)
+    live.wait_position(100)
+    live.ctl("pause", "disks are changed\x1b[2J")
+    live.wait_reason("paused by an operator")
+    (reason,) = live.status()["reasons"]
+    assert reason.endswith("Z: disks are changed[2J") and live.status()["state"] == "paused", reason
+    live.produce(50)
+    time.sleep(1.5)
+    live.wait_position(100)
+    assert live.status()["events"]["received"] == "100"
+    process.kill()
+    live.redis.call("DEL", "m2se:status")
+    process = live.daemon.start()
+    wait_until(lambda: live.redis.call("EXISTS", "m2se:status"), 30, "a status")
+    live.wait_reason("paused by an operator")
+    assert live.status()["events"]["received"] == "0"
+    live.ctl("resume")
+    live.wait_position(150)
+    assert live.status()["reasons"] == [] and live.status()["state"] == "running"
+    assert "not paused" in live.ctl("resume", expect=os.EX_NOINPUT)
+    assert process.output().count("paused by an operator") == 1
+    assert process.output().count("an operator lets consumption go on") == 1
+
+
 def main():
-    with scratch() as folder, Broker(folder / "kafka") as kafka:
+    with scratch() as folder, Broker(folder / "kafka") as kafka, Server(folder / "redis") as redis:
         kafka.start()
+        redis.start()
         test_letters(kafka, kafka.client())
+        live = Live(folder, kafka, redis)
+        test_pause(live)
+        assert live.daemon.process.stop() == 0
 
 
 main()
