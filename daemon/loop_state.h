@@ -66,7 +66,7 @@ enum {
   /* What waits for the trainer is learned before the daemon ends in order, so it must not be much. */
   M2SED_TRAINER_RING = 1 << 9,
   M2SED_SERVER_RING = 1 << 12,
-  M2SED_STATUS_REASONS = 12
+  M2SED_STATUS_REASONS = 16
 };
 
 struct m2sed_counts { /* since the start of the process */
