@@ -121,6 +121,7 @@ static void stop(struct m2sed_trainer *trainer) {
   for (uint32_t i = 0; i < steps && m2sed_learning_due(trainer->learning); i++) {
     step(trainer);
   }
+  trainer->flushing = false;
   trainer->snapshot_wanted = true;
   trainer->stopping = true;
 }
@@ -155,14 +156,14 @@ static bool work(struct m2sed_trainer *trainer) {
   if (trainer->stopping) {
     return false;
   }
-  if (trainer->flushing) {
-    flush(trainer);
-    return true;
-  }
   struct m2sed_train_message *message = m2sed_ring_peek(trainer->input, 0);
   if (message != NULL && (message->kind != M2SED_TRAIN_EVENT || m2sed_learning_has_room(trainer->learning))) {
     take(trainer, message);
     m2sed_ring_release(trainer->input);
+    return true;
+  }
+  if (trainer->flushing) {
+    flush(trainer);
     return true;
   }
   if (m2sed_learning_due(trainer->learning)) {

@@ -59,8 +59,8 @@ void m2sed_trainer_free(struct m2sed_trainer *trainer);
 
 /* What the answers mean, beyond messages.h:
  * M2SED_TRAINED_FLUSHED: all taken events are trained; a copy of these weights goes to the server as soon as
- * a buffer is free, even if epoch_steps have not passed: wait for the epoch whose step is the message's.
- * M2SED_TRAINED_SNAPSHOT, last = true: the answer to STOP; M2SED_TRAINED_STOPPED follows and is the last
- * message. */
+ * a buffer is free, even if epoch_steps have not passed: wait for the epoch whose step is the message's. A
+ * STOP that comes before it ends the flush, which is then not answered. M2SED_TRAINED_SNAPSHOT, last = true:
+ * the answer to STOP; M2SED_TRAINED_STOPPED follows and is the last message. */
 
 #endif
