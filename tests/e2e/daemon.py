@@ -11,8 +11,9 @@ LENGTH, KEEP = 20, 45
 SETTINGS = {
     "sequence": {"length": LENGTH, "keep": KEEP},
     "model": {"hidden": 32, "attention": 16, "experts": 4, "layers": 1, "ffn": 64},
-    # No parking: what is expected is computed from the log alone.
-    "train": {"batch": 64, "replay_ratio": 1, "threads": 2, "parking": 0},
+    # No parking: what is expected is computed from the log alone. No backlog: where training is slow, so is reading, and
+    # a daemon can be interrupted in mid-stream.
+    "train": {"batch": 64, "replay_ratio": 1, "threads": 2, "parking": 0, "backlog": 0},
     "serve": {"epoch_steps": 40},
     "checkpoint": {"every_seconds": 1, "keep": 5},
     "http": {"listen": "127.0.0.1:0"},

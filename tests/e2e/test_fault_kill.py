@@ -16,7 +16,7 @@ LONG = bool(os.environ.get("M2SED_LONG"))
 KILLS, EVENTS = (200, 3_500) if LONG else (20, 2_000)
 # Alike for all daemons, since a mini-batch's make-up decides about the weights. A restart takes its place in the
 # group at once.
-SETTINGS = {"train": {"replay_ratio": 7, "batch": 128}}
+SETTINGS = {"train": {"replay_ratio": 7, "batch": 128, "backlog": 1000}}
 SECONDS_MAX = 1.5  # of a life; checkpoints come every second
 WRITING_SECONDS = 0.03  # about as long as a checkpoint takes
 
