@@ -61,6 +61,10 @@ static const struct m2sed_command commands[] = {
      "They get new positions there: one that is sent back twice counts twice, unless it has an event_id. "
      "They stay in the dead-letter topic.",
      m2sed_ctl_dlq_replay},
+    {"audit", "", 0, 0, BIT(JSON) | BIT(SAMPLE), true,
+     "Walk through the users in Redis: every sequence can be read, every vector is finite, as wide as the "
+     "model's, of an epoch that there is, and has its sequence. Exit status 65 if something is wrong.",
+     m2sed_ctl_audit},
     {"pause", "[WHY]", 0, 1, 0, false,
      "Have the daemon take no more interactions, until resume: a file 'paused' in checkpoint.dir says so, "
      "after a restart too. What has been taken is learned; items and erasures are followed; vectors are "

@@ -206,6 +206,65 @@ def test_pause(live):
     assert process.output().count("an operator lets consumption go on") == 1
 
 
+# ---- audit ----
+
+
+def audit(live, expect=0, *words):
+    command = [BIN / "m2sectl", "audit", "--json", *words, "--config", live.daemon.config]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    assert done.returncode == expect, done
+    return json.loads(done.stdout), done.stderr
+
+
+def test_audit(live):
+    users = len(live.redis.call("KEYS", "m2se:seq:*"))
+    good, _ = audit(live)
+    assert good["good"] and good["sequences"] == good["vectors"] == users > 4 and good["entries"] == 150, good
+    assert "all is well" in live.ctl("audit")
+    sample, _ = audit(live, 0, "--sample", "3")
+    assert sample["sequences"] == sample["vectors"] == 3
+    # Whatever is broken is found, and once.
+    redis, keys = live.redis, sorted(live.redis.call("KEYS", "m2se:user:*"))
+    epoch = int(redis.call("HGET", "m2se:model", "epoch"))
+    vector = redis.call("HGET", keys[0], "v")
+    sequence = redis.call("GET", "m2se:seq:user 0")
+    breaks = [
+        ("vectors_damaged", keys[0], ["HSET", keys[0], "v", vector[:-4]], ["HSET", keys[0], "v", vector]),
+        (
+            "vectors_damaged",
+            keys[0],
+            ["HSET", keys[0], "v", vector[:-4] + struct.pack("<f", float("nan"))],
+            ["HSET", keys[0], "v", vector],
+        ),
+        ("epochs_ahead", keys[1], ["HSET", keys[1], "epoch", epoch + 2], ["HSET", keys[1], "epoch", epoch]),
+        ("vectors_damaged", keys[1], ["HSET", keys[1], "epoch", "x"], ["HSET", keys[1], "epoch", epoch]),
+        (
+            "sequences_damaged",
+            b"m2se:seq:user 0",
+            ["SET", "m2se:seq:user 0", sequence[:-1]],
+            ["SET", "m2se:seq:user 0", sequence],
+        ),
+        (
+            "vectors_without_sequence",
+            b"m2se:user:user 0",
+            ["DEL", "m2se:seq:user 0"],
+            ["SET", "m2se:seq:user 0", sequence],
+        ),
+        ("keys_foreign", b"m2se:seq:list", ["LPUSH", "m2se:seq:list", "x"], ["DEL", "m2se:seq:list"]),
+        ("keys_foreign", b"m2se:user:{a}", ["HSET", "m2se:user:{a}", "v", "x"], ["DEL", "m2se:user:{a}"]),
+    ]
+    wrong = {name for name, *_ in breaks}
+    for name, key, damage, repair in breaks:
+        redis.call(*damage)
+        found, said = audit(live, os.EX_DATAERR)
+        assert {n: found[n] for n in wrong} == {**dict.fromkeys(wrong, 0), name: 1}, (name, found)
+        assert said.startswith(f"m2sectl: {key.decode()}: ") and said.count("\n") == 1, said
+        redis.call(*repair)
+    assert audit(live)[0]["good"]
+    redis.call("DEL", keys[2])
+    assert audit(live)[0]["sequences_without_vector"] == 1
+
+
 def main():
     with scratch() as folder, Broker(folder / "kafka") as kafka, Server(folder / "redis") as redis:
         kafka.start()
@@ -214,6 +273,7 @@ def main():
         live = Live(folder, kafka, redis)
         test_pause(live)
         assert live.daemon.process.stop() == 0
+        test_audit(live)
 
 
 main()
