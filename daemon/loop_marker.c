@@ -246,6 +246,13 @@ static bool rewind_to(struct m2sed_loop *loop, const char *text) {
   return true;
 }
 
+static bool anything_taken(const struct m2sed_loop *loop) {
+  bool taken = false;
+  for (uint32_t i = 0; i < m2sed_positions_count(loop->positions); i++)
+    taken |= m2sed_positions_at(loop->positions, i)->next_offset >= 0;
+  return taken;
+}
+
 static void on_first(void *context, int status, const struct m2se_redis_reply *reply, const char *error) {
   struct m2sed_loop *loop = context;
   struct m2sed_marker *marker = loop->marker;
@@ -259,9 +266,7 @@ static void on_first(void *context, int status, const struct m2se_redis_reply *r
   take_text(loop, &marker->held, m2se_redis_reply_bytes(reply, &size));
   if (!marker->held)
     return;
-  if (!loop->restored && !loop->engine_started && m2sed_positions_count(loop->positions) == 0) {
-    marker->known = true;
-  } else if (marker->held[0] && rewind_to(loop, marker->held)) {
+  if (!anything_taken(loop) || (marker->held[0] && rewind_to(loop, marker->held))) {
     marker->known = true;
   } else {
     M2SED_LOG(loop->log, ERROR, "Redis has no sequences, the checkpoint has: all are made from the log");
