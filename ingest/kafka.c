@@ -83,10 +83,12 @@ static int open_all(struct m2se_kafka *kafka, const struct m2se_kafka_settings *
   for (int which = 0; which < 2 && !code; which++)
     code = open_reader(kafka, which, settings, error);
   if (!code)
-    code =
-        m2se_kafka_helper_new(&kafka->helper, kafka->producer, kafka->readers[M2SE_KAFKA_ITEMS_READER].handle,
-                              names, kafka->callbacks.wake, kafka->callbacks.arg, error);
-  if (!code)
+    code = m2se_kafka_helper_new(&kafka->helper, kafka->producer,
+                                 kafka->readers[M2SE_KAFKA_ITEMS_READER].handle
+                                     ? kafka->readers[M2SE_KAFKA_ITEMS_READER].handle
+                                     : kafka->readers[M2SE_KAFKA_GROUP_READER].handle,
+                                 names, kafka->callbacks.wake, kafka->callbacks.arg, error);
+  if (!code && !kafka->topics[M2SE_KAFKA_ERASURES].name) /* else when it is known whether they are there */
     code = m2se_kafka_subscribe(kafka, error);
   return code;
 }

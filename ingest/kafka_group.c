@@ -79,7 +79,7 @@ int m2se_kafka_subscribe(struct m2se_kafka *kafka, struct m2se_error *error) {
     return 0;
   rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(2);
   for (int i = 0; i < M2SE_KAFKA_TOPICS; i++)
-    if (kafka->topics[i].reader == group)
+    if (kafka->topics[i].reader == group && (i != M2SE_KAFKA_ERASURES || kafka->erasures_there))
       rd_kafka_topic_partition_list_add(list, kafka->topics[i].name, RD_KAFKA_PARTITION_UA);
   rd_kafka_resp_err_t code = rd_kafka_subscribe(group->handle, list);
   rd_kafka_topic_partition_list_destroy(list);

@@ -52,7 +52,7 @@ char *m2se_kafka_ask_cluster(struct rd_kafka_s *handle, int timeout_ms);
 
 enum m2se_kafka_ask {
   M2SE_KAFKA_ASK_CLUSTER,
-  M2SE_KAFKA_ASK_ITEMS,
+  M2SE_KAFKA_ASK_ITEMS, /* of erasures too */
   M2SE_KAFKA_ASK_START,
   M2SE_KAFKA_ASK_REFRESH
 };
@@ -143,6 +143,7 @@ struct m2se_kafka {
   uint32_t refreshing; /* questions of refresh under way */
   int64_t quiet_ms;    /* no report of a question before */
   bool reachable;
+  bool erasures_there, subscribed;
   bool items_first; /* whose turn it is */
   bool stopped;     /* by the owner, in this poll */
   bool polling, failed;
@@ -194,13 +195,15 @@ void m2se_kafka_partition_drop(struct m2se_kafka *kafka, struct m2se_kafka_parti
 
 /* kafka_group.c */
 void m2se_kafka_set_group_callbacks(struct rd_kafka_conf_s *conf);
+/* To erasures only if they are there: a member that waits for a topic comes late to every rebalance, and is
+ * thrown out. */
 int m2se_kafka_subscribe(struct m2se_kafka *kafka, struct m2se_error *error);
 /* Nothing of the reader is read any more: revokes what is still started, and lets go of what is in hand, for
  * which librdkafka would wait for ever. */
 void m2se_kafka_drop(struct m2se_kafka *kafka, const struct m2se_kafka_reader *reader);
 
 /* kafka_start.c */
-/* The cluster's id, and the partitions of items. */
+/* The cluster's id, the partitions of items, and whether there are erasures. */
 void m2se_kafka_ask_first(struct m2se_kafka *kafka);
 void m2se_kafka_take_answers(struct m2se_kafka *kafka);
 /* Those of the topic in the list become ours. */

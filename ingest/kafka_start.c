@@ -10,7 +10,13 @@
 
 #include "ingest/kafka_parts.h"
 
-enum { ITEMS_AGAIN_MS = 30000, RETRY_MS_MIN = 100, RETRY_MS_MAX = 5000, QUIET_MS = 1000 };
+enum {
+  ITEMS_AGAIN_MS = 30000,
+  ERASURES_AGAIN_MS = 5000,
+  RETRY_MS_MIN = 100,
+  RETRY_MS_MAX = 5000,
+  QUIET_MS = 1000
+};
 
 /* ---- questions ---- */
 
@@ -52,6 +58,10 @@ void m2se_kafka_ask_first(struct m2se_kafka *kafka) {
     m2se_kafka_helper_put(kafka->helper, question);
   bool items = kafka->topics[M2SE_KAFKA_ITEMS].name != NULL;
   question = items ? new_question(kafka, M2SE_KAFKA_ASK_ITEMS, M2SE_KAFKA_ITEMS, 0) : NULL;
+  if (question)
+    m2se_kafka_helper_put(kafka->helper, question);
+  bool erasures = kafka->topics[M2SE_KAFKA_ERASURES].name != NULL;
+  question = erasures ? new_question(kafka, M2SE_KAFKA_ASK_ITEMS, M2SE_KAFKA_ERASURES, 0) : NULL;
   if (question)
     m2se_kafka_helper_put(kafka->helper, question);
 }
@@ -210,6 +220,27 @@ static void take_items(struct m2se_kafka *kafka, struct m2se_kafka_question *ans
   ask_later(kafka, answer, ITEMS_AGAIN_MS); /* partitions can be added */
 }
 
+/* Are they there? If not, they may come. */
+static void take_erasures(struct m2se_kafka *kafka, struct m2se_kafka_question *answer) {
+  if (!m2se_kafka_is_answer(answer->code)) {
+    retry(kafka, answer);
+    return;
+  }
+  kafka->erasures_there = answer->code == 0;
+  if (kafka->erasures_there || !kafka->subscribed) {
+    struct m2se_error error;
+    kafka->subscribed = true;
+    if (m2se_kafka_subscribe(kafka, &error))
+      m2se_kafka_report(kafka, NULL, RD_KAFKA_RESP_ERR__FATAL, "%s", error.text);
+    if (!kafka->erasures_there && kafka->callbacks.log)
+      kafka->callbacks.log(kafka->callbacks.arg, 4, "the topic of erasures is not there (yet)");
+  }
+  if (kafka->erasures_there)
+    free(answer);
+  else
+    ask_later(kafka, answer, ERASURES_AGAIN_MS);
+}
+
 /* Starts what can be started; the rest is asked again. */
 static void take_start(struct m2se_kafka *kafka, struct m2se_kafka_question *answer) {
   uint32_t failed = 0;
@@ -250,6 +281,8 @@ static void take_answer(struct m2se_kafka *kafka, struct m2se_kafka_question *an
     take_start(kafka, answer);
   else if (answer->ask == M2SE_KAFKA_ASK_REFRESH)
     take_refresh(kafka, answer);
+  else if (answer->topic == M2SE_KAFKA_ERASURES)
+    take_erasures(kafka, answer);
   else if (answer->code)
     retry(kafka, answer);
   else if (answer->ask == M2SE_KAFKA_ASK_ITEMS)

@@ -8,23 +8,25 @@ from growing import LONG, growing, wait_taken
 from harness.member import Member
 from world import TOPIC, timed
 
-EVENTS, PARTITIONS, ROUNDS = (12_000, 4, 40) if LONG else (3000, 4, 5)
+EVENTS, PARTITIONS, ROUNDS = (12_000, 4, 40) if LONG else (3000, 4, 4)
 
 
-def produce_for(world, seconds, share):
+def produce_for(world, seconds, share, until=lambda: False):
     """The stream goes on; what is left in the end comes at once."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end and not until():
         world.produce(share)
         time.sleep(0.1)
 
 
 def main():
     with growing(EVENTS, PARTITIONS) as world:
+        # librdkafka takes a commit in the middle of a rebalance for the loss of its partitions, and begins again.
         daemon = world.daemon("shares", 0)
-        # Heartbeats bring the news of a rebalance.
+        # A member like others, and heartbeats, which bring the news of a rebalance, more often.
+        del daemon.settings["kafka"]["properties"]["group.instance.id"]
         daemon.settings["kafka"]["properties"]["heartbeat.interval.ms"] = "300"
-        daemon.configure({})
+        daemon.configure({"checkpoint": {"every_seconds": 3}})
         process = daemon.start("--init-if-empty")
         world.produce(200)
         wait_taken(world, 0)
@@ -33,12 +35,13 @@ def main():
         with timed("with the other member"):
             for _ in range(ROUNDS):
                 with Member(world.kafka.bootstrap, "shares", TOPIC) as member:
-                    produce_for(world, 2.5, share)
+                    # Joining takes seconds, more of them if the one before left in the middle of it.
+                    produce_for(world, 20, share, until=lambda member=member: member.most)
+                    produce_for(world, 1, share)
                 taken.append(member.most)
                 produce_for(world, 1.5, share)
         print(f"partitions taken away, each time: {taken}; {process.output().count('partition goes')} went")
-        assert sum(count > 0 for count in taken) > ROUNDS / 2
-        assert process.output().count("partition goes") >= sum(taken)
+        assert all(taken)
         world.produce(EVENTS)
         wait_taken(world, 0)
         assert process.stop() == 0
