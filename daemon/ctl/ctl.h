@@ -74,6 +74,7 @@ struct m2sed_command {
 int m2sed_ctl_status(struct m2sed_ctl *ctl);
 int m2sed_ctl_sequence(struct m2sed_ctl *ctl);
 int m2sed_ctl_recommend(struct m2sed_ctl *ctl);
+int m2sed_ctl_explain(struct m2sed_ctl *ctl);
 int m2sed_ctl_checkpoint_list(struct m2sed_ctl *ctl);
 int m2sed_ctl_checkpoint_show(struct m2sed_ctl *ctl);
 int m2sed_ctl_checkpoint_verify(struct m2sed_ctl *ctl);

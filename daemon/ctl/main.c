@@ -27,6 +27,11 @@ static const struct m2sed_command commands[] = {
      "The newest items of a user, oldest first, as the model knows them.", m2sed_ctl_sequence},
     {"recommend", "USER", 1, 1, BIT(JSON) | BIT(COUNT) | BIT(INCLUDE_SEEN) | BIT(TITLES), true,
      "The best items for a user, from the published vectors of one epoch.", m2sed_ctl_recommend},
+    {"explain", "USER", 1, 1, BIT(JSON) | BIT(COUNT) | BIT(TITLES), true,
+     "What recommendations come from: the sequence that the model looks at, and beside it the best items, "
+     "those of the sequence too, with what the text space, the image space and the item's bias add to their "
+     "score.",
+     m2sed_ctl_explain},
     {"checkpoint list", "", 0, 0, BIT(JSON), false, "The generations on the disk.",
      m2sed_ctl_checkpoint_list},
     {"checkpoint show", "[GEN]", 0, 1, BIT(JSON), false, "The manifest of a generation (the newest).",

@@ -1,5 +1,5 @@
-/* m2sectl recommend: the user's vector against every item's of the same epoch, as any reader of Redis can do
- * it.
+/* m2sectl recommend, explain: the user's vector against every item's of the same epoch, as any reader of
+ * Redis can do it.
  *
  * While items are gone through, the daemon goes on. When the user's vector has become older than what the
  * items keep (their epoch and the one before), it is read again and all is done once more.
@@ -21,7 +21,7 @@ enum { BEST_MAX = 1000, PAGE_MAX = 16384, DIM_MAX = 8192, ATTEMPTS = 3 };
 struct candidate {
   char id[M2SE_ID_BYTES_MAX + 1];
   uint32_t id_size;
-  double score;
+  double score, text, image, bias; /* the sum, and what it is made of */
 };
 
 /* All of one search. Static: it must outlive the connection. */
@@ -31,11 +31,11 @@ struct search {
   struct m2se_error error; /* of a callback */
 
   bool found; /* the user's hash is there */
-  uint64_t epoch, step;
+  uint64_t epoch, step, sequence_count, event_time_ms;
   uint32_t dim;
   float vector[DIM_MAX];
 
-  bool exclude;
+  bool explain, exclude;
   struct m2sed_user_sequence seen;
 
   char cursor[24];
@@ -73,7 +73,7 @@ static void on_user(void *context, int status, const struct m2se_redis_reply *re
   size_t size;
   if (failed(search, status, error))
     return;
-  if (m2se_redis_reply_count(reply) != 3) {
+  if (m2se_redis_reply_count(reply) != 5) {
     m2se_error_set(&search->error, M2SE_EFORMAT, "the user's key: not what HMGET answers");
     return;
   }
@@ -89,15 +89,18 @@ static void on_user(void *context, int status, const struct m2se_redis_reply *re
     return;
   }
   memcpy(search->vector, bytes, size);
+  read_number(reply, 3, &search->sequence_count);
+  read_number(reply, 4, &search->event_time_ms);
 }
 
 static int read_user(struct search *search) {
   struct m2se_key key;
   const char *user = search->ctl->arguments[0];
   m2se_key_build(&key, search->ctl->config.redis_prefix, M2SE_KEY_USER, user, strlen(user));
-  const struct m2se_redis_argument get[] = {m2sed_ask_word("HMGET"), m2sed_ask_key(&key), m2sed_ask_word("v"),
-                                            m2sed_ask_word("epoch"), m2sed_ask_word("step")};
-  if (m2sed_ask_send(search->ask, get, 5, on_user, search, &search->error) ||
+  const struct m2se_redis_argument get[] = {
+      m2sed_ask_word("HMGET"), m2sed_ask_key(&key), m2sed_ask_word("v"),       m2sed_ask_word("epoch"),
+      m2sed_ask_word("step"),  m2sed_ask_word("n"), m2sed_ask_word("event_ms")};
+  if (m2sed_ask_send(search->ask, get, 7, on_user, search, &search->error) ||
       m2sed_ask_wait(search->ask, &search->error))
     return search->error.code;
   return search->error.code;
@@ -106,8 +109,6 @@ static int read_user(struct search *search) {
 /* ---- items ---- */
 
 static bool is_seen(const struct search *search, const char *id, uint32_t id_size) {
-  if (!search->exclude)
-    return false;
   const struct m2se_sequence *sequence = &search->seen.sequence;
   struct m2se_sequence_span span =
       m2se_sequence_latest(sequence, (uint32_t)search->ctl->config.sequence_keep);
@@ -132,7 +133,7 @@ static bool is_better(const struct candidate *a, const struct candidate *b) {
 static void consider(struct search *search, const struct candidate *candidate) {
   bool full = search->count == search->wanted;
   if ((full && !is_better(candidate, &search->best[search->count - 1])) ||
-      is_seen(search, candidate->id, candidate->id_size) ||
+      (search->exclude && is_seen(search, candidate->id, candidate->id_size)) ||
       is_listed(search, candidate->id, candidate->id_size)) /* SCAN may name a key twice */
     return;
   uint32_t at = full ? search->count - 1 : search->count++;
@@ -141,14 +142,23 @@ static void consider(struct search *search, const struct candidate *candidate) {
   search->best[at] = *candidate;
 }
 
-static double inner_product(const struct search *search, const char *bytes) {
+static double inner_product(const struct search *search, const char *bytes, uint32_t first, uint32_t end) {
   double sum = 0;
-  for (uint32_t i = 0; i < search->dim; i++) {
+  for (uint32_t i = first; i < end; i++) {
     float value;
     memcpy(&value, bytes + i * sizeof value, sizeof value);
     sum += (double)value * search->vector[i];
   }
   return sum;
+}
+
+/* A vector is the half of the texts, the half of the images, and, if its width is odd, the bias. */
+static void rate(const struct search *search, const char *bytes, struct candidate *candidate) {
+  uint32_t half = search->dim / 2;
+  candidate->text = inner_product(search, bytes, 0, half);
+  candidate->image = inner_product(search, bytes, half, 2 * half);
+  candidate->bias = inner_product(search, bytes, 2 * half, search->dim);
+  candidate->score = candidate->text + candidate->image + candidate->bias;
 }
 
 static void on_item(void *context, int status, const struct m2se_redis_reply *reply, const char *error) {
@@ -170,7 +180,9 @@ static void on_item(void *context, int status, const struct m2se_redis_reply *re
   bool good = size == search->dim * sizeof(float) &&
               m2se_key_parse(search->ctl->config.redis_prefix, M2SE_KEY_ITEM, key->key.bytes, key->key.size,
                              candidate.id, &candidate.id_size);
-  candidate.score = good ? inner_product(search, bytes) : NAN;
+  candidate.score = NAN;
+  if (good)
+    rate(search, bytes, &candidate);
   if (isfinite(candidate.score))
     consider(search, &candidate);
   else
@@ -279,6 +291,91 @@ static int show_table(const struct search *search, const struct m2sed_title *tit
   return status;
 }
 
+/* ---- explain ---- */
+
+/* Which part of the sequence the model looks at. */
+static struct m2se_sequence_span context_of(const struct search *search) {
+  return m2se_sequence_latest(&search->seen.sequence, (uint32_t)search->ctl->config.sequence_length);
+}
+
+static int explain_json(const struct search *search, const struct m2sed_title *titles) {
+  struct m2se_json_writer *writer = m2se_json_writer_new(0);
+  struct m2se_sequence_span span = context_of(search);
+  m2se_json_put_object(writer, NULL);
+  m2se_json_put_text(writer, "user", search->ctl->arguments[0]);
+  m2se_json_put_decimal(writer, "epoch", search->epoch);
+  m2se_json_put_decimal(writer, "step", search->step);
+  m2se_json_put_int64(writer, "sequence_count", (int64_t)search->sequence_count);
+  m2se_json_put_int64(writer, "event_time_ms", (int64_t)search->event_time_ms);
+  m2se_json_put_array(writer, "sequence");
+  for (uint32_t i = span.first; i < span.first + span.count; i++) {
+    const struct m2se_sequence_entry *entry = &search->seen.sequence.entries[i];
+    m2se_json_put_object(writer, NULL);
+    m2se_json_put_string(writer, "item_id", entry->item_id, entry->item_id_size);
+    m2se_json_put_int64(writer, "event_time_ms", entry->event_time_ms);
+    m2se_json_put_end(writer);
+  }
+  m2se_json_put_end(writer);
+  m2se_json_put_array(writer, "items");
+  for (uint32_t i = 0; i < search->count; i++) {
+    const struct candidate *item = &search->best[i];
+    m2se_json_put_object(writer, NULL);
+    m2se_json_put_text(writer, "item_id", item->id);
+    m2se_json_put_double(writer, "score", item->score);
+    m2se_json_put_double(writer, "text", item->text);
+    m2se_json_put_double(writer, "image", item->image);
+    m2se_json_put_double(writer, "bias", item->bias);
+    m2se_json_put_bool(writer, "seen", is_seen(search, item->id, item->id_size));
+    if (titles[i].title)
+      m2se_json_put_text(writer, "title", titles[i].title);
+    m2se_json_put_end(writer);
+  }
+  m2se_json_put_end(writer);
+  m2se_json_put_end(writer);
+  return m2sed_ctl_show_json(writer);
+}
+
+static void add_sequence(struct m2sed_text *text, const struct search *search) {
+  struct m2se_sequence_span span = context_of(search);
+  m2sed_text_add(text, "what the model looks at: the newest %u items, oldest first\n", span.count);
+  for (uint32_t i = span.first; i < span.first + span.count; i++) {
+    const struct m2se_sequence_entry *entry = &search->seen.sequence.entries[i];
+    m2sed_text_add(text, "  ");
+    m2sed_text_add_time(text, entry->event_time_ms);
+    m2sed_text_add(text, "  ");
+    m2sed_text_add_foreign(text, entry->item_id, entry->item_id_size);
+    m2sed_text_add(text, "\n");
+  }
+}
+
+static int explain_table(const struct search *search, const struct m2sed_title *titles) {
+  struct m2sed_text text = {0};
+  m2sed_text_add(&text, "user ");
+  m2sed_text_add_foreign(&text, search->ctl->arguments[0], strlen(search->ctl->arguments[0]));
+  m2sed_text_add(&text,
+                 ": vector of epoch %" PRIu64 " (step %" PRIu64 "), from %" PRIu64 " items, newest of ",
+                 search->epoch, search->step, search->sequence_count);
+  m2sed_text_add_time(&text, (int64_t)search->event_time_ms);
+  m2sed_text_add(&text, "\n");
+  add_sequence(&text, search);
+  m2sed_text_add(&text, "what it makes of that: score = text + image + bias\n");
+  m2sed_text_add(&text, "rank      score       text      image       bias        item\n");
+  for (uint32_t i = 0; i < search->count; i++) {
+    const struct candidate *item = &search->best[i];
+    m2sed_text_add(&text, "%4u %10.4f %10.4f %10.4f %10.4f  %-4s  ", i + 1, item->score, item->text,
+                   item->image, item->bias, is_seen(search, item->id, item->id_size) ? "seen" : "");
+    m2sed_text_add_foreign(&text, item->id, item->id_size);
+    if (titles[i].title) {
+      m2sed_text_add(&text, "  ");
+      m2sed_text_add_foreign(&text, titles[i].title, strlen(titles[i].title));
+    }
+    m2sed_text_add(&text, "\n");
+  }
+  int status = m2sed_ctl_show(&text);
+  m2sed_text_free(&text);
+  return status;
+}
+
 static int show(const struct search *search) {
   struct m2sed_title titles[BEST_MAX] = {0};
   struct m2se_error error = {0};
@@ -286,11 +383,20 @@ static int show(const struct search *search) {
     titles[i] = (struct m2sed_title){.id = search->best[i].id, .id_size = search->best[i].id_size};
   const char *file = search->ctl->values[M2SED_CTL_TITLES];
   int code = file ? m2sed_titles_read(file, titles, search->count, &error) : 0;
-  int status = code                                         ? m2sed_ctl_fail_error(&error)
-               : m2sed_ctl_has(search->ctl, M2SED_CTL_JSON) ? show_json(search, titles)
-                                                            : show_table(search, titles);
+  bool json = m2sed_ctl_has(search->ctl, M2SED_CTL_JSON);
+  int status = code              ? m2sed_ctl_fail_error(&error)
+               : search->explain ? (json ? explain_json(search, titles) : explain_table(search, titles))
+                                 : (json ? show_json(search, titles) : show_table(search, titles));
   m2sed_titles_free(titles, search->count);
   return status;
+}
+
+static const char *why_no_vector(const struct search *search) {
+  if (!search->seen.sequence.entry_count)
+    return ": nothing is known of them";
+  return search->explain ? " yet: there is a sequence, but none of its items has features, or the daemon has "
+                           "not come so far (m2sectl status)"
+                         : " yet";
 }
 
 static int run(struct search *search) {
@@ -301,8 +407,7 @@ static int run(struct search *search) {
   for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
     code = read_user(search);
     if (!code && !search->found)
-      return m2sed_ctl_fail(EX_NOINPUT, "user '%s' has no vector%s", user,
-                            search->seen.sequence.entry_count ? " yet" : ": nothing is known of them");
+      return m2sed_ctl_fail(EX_NOINPUT, "user '%s' has no vector%s", user, why_no_vector(search));
     if (!code)
       code = read_items(search);
     if (code)
@@ -323,7 +428,7 @@ static int run(struct search *search) {
   return show(search);
 }
 
-int m2sed_ctl_recommend(struct m2sed_ctl *ctl) {
+static int start(struct m2sed_ctl *ctl, bool explain) {
   static struct search search;
   struct m2se_error error = {0};
   uint64_t wanted = 10;
@@ -336,7 +441,8 @@ int m2sed_ctl_recommend(struct m2sed_ctl *ctl) {
     return m2sed_ctl_fail(EX_USAGE, "k: must be at least 1");
   search.ctl = ctl;
   search.wanted = (uint32_t)wanted;
-  search.exclude = ctl->config.serve_exclude_seen && !m2sed_ctl_has(ctl, M2SED_CTL_INCLUDE_SEEN);
+  search.explain = explain;
+  search.exclude = !explain && ctl->config.serve_exclude_seen && !m2sed_ctl_has(ctl, M2SED_CTL_INCLUDE_SEEN);
   search.page = calloc(PAGE_MAX, sizeof *search.page);
   if (!search.page)
     return m2sed_ctl_fail(EX_OSERR, "out of memory");
@@ -347,4 +453,12 @@ int m2sed_ctl_recommend(struct m2sed_ctl *ctl) {
   m2sed_user_sequence_free(&search.seen);
   free(search.page);
   return status;
+}
+
+int m2sed_ctl_recommend(struct m2sed_ctl *ctl) {
+  return start(ctl, false);
+}
+
+int m2sed_ctl_explain(struct m2sed_ctl *ctl) {
+  return start(ctl, true);
 }

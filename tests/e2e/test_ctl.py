@@ -357,7 +357,30 @@ def check_recommend(ctl, redis):
     # Equal scores: by id.
     write_user(redis, "zero", floats([0.0] * dim), epoch)
     assert [e["item_id"] for e in ctl.json("recommend", "zero", "-k", 3)["items"]] == sorted(wanted)[:3]
+    check_explain(ctl, redis, dim, best, seen)
     check_recommend_trouble(ctl, redis, dim, epoch, wanted, best)
+
+
+def check_explain(ctl, redis, dim, best, seen):
+    shown = ctl.json("explain", "42", "-k", 9)
+    assert [entry["item_id"] for entry in shown["items"]] == best[:9], shown
+    assert (shown["epoch"], shown["step"], shown["sequence_count"], shown["event_time_ms"]) == ("5", "50", 1, 1)
+    assert [entry["item_id"] for entry in shown["sequence"]] == seen[-4:]  # sequence.length
+    user = redis.call("HGET", key("user", "42"), "v")
+    half = 4 * (dim // 2)
+    for entry in shown["items"]:
+        name = key("item", entry["item_id"])
+        field = "v" if redis.call("HGET", name, "epoch") == b"5" else "v_prev"
+        vector = redis.call("HGET", name, field)
+        for part, first, end in (("text", 0, half), ("image", half, 2 * half), ("bias", 2 * half, 4 * dim)):
+            assert abs(entry[part] - dot(user[first:end], vector[first:end])) < 1e-5, (part, entry)
+        assert abs(entry["score"] - entry["text"] - entry["image"] - entry["bias"]) < 1e-5
+        assert entry["seen"] == (entry["item_id"] in seen)
+    lines = ctl.text("explain", "42", "-k", 2).splitlines()
+    assert lines[0].startswith("user 42: vector of epoch 5 (step 50), from 1 items"), lines
+    assert lines[-1].endswith(f"  seen  {best[1]}") and "seen" not in lines[-2], lines
+    redis.call("SET", key("seq", "waiting"), encode_sequence([("x", 5, 0, 0, 0)]))
+    assert "none of its items has features" in ctl.complaint(NO_INPUT, "explain", "waiting")
 
 
 def check_recommend_trouble(ctl, redis, dim, epoch, wanted, best):
