@@ -10,12 +10,12 @@ local ENTRIES_MAX = 1024
 local partition, position, following = ARGV[2], ARGV[3], ARGV[4]
 local hash, keep, ttl, durable = ARGV[7], tonumber(ARGV[8]), ARGV[9], ARGV[10]
 
--- Lua's own < on strings follows the locale of the server, and its numbers are doubles: compare halves.
-local function below(a, b)
-  local a1, a2 = unpack('>I4I4', a)
-  local b1, b2 = unpack('>I4I4', b)
+-- Positions are compared in halves: Lua's numbers are doubles, and its < on strings follows the locale of the server.
+local function below(a1, a2, b1, b2)
   return a1 < b1 or (a1 == b1 and a2 < b2)
 end
+local high, low = unpack('>I4I4', position)
+local durable_high, durable_low = unpack('>I4I4', durable)
 
 local function refuse(what)
   return redis.error_reply('SEQUENCE ' .. what)
@@ -34,34 +34,37 @@ if size ~= #blob or body > size + 1 then
   return refuse('the stored sequence is damaged: it has ' .. #blob .. ' bytes, its header says ' .. size)
 end
 
--- Slot of a partition in the header, from 0, and the next position there.
+-- Slot of a partition in the header, from 0, and the halves of the next position there.
 local function slot_of(wanted)
   for i = 0, slots - 1 do
     local at = 9 + 12 * i
     if sub(blob, at, at + 3) == wanted then
-      return i, sub(blob, at + 4, at + 11)
+      return i, unpack('>I4I4', blob, at + 4)
     end
   end
 end
 
 local after = ARGV[11]
 if ARGV[1] == '0' and after ~= '' then
-  local _, next_there = slot_of(sub(after, 1, 4))
-  if not next_there or not below(sub(after, 5), next_there) then
+  local after_high, after_low = unpack('>I4I4', after, 5)
+  local there, next_high, next_low = slot_of(sub(after, 1, 4))
+  if not there or not below(after_high, after_low, next_high, next_low) then
     return redis.error_reply('TRYAGAIN the event before this one has not been applied')
   end
 end
 
--- Steps over the entry at `at`: place behind it, slot, position, event hash.
+-- Steps over the entry at `at`: place behind it, slot, halves of its position, whether it has an event hash.
 local function step(at)
-  local flags, slot = byte(blob, at, at + 1)
-  local hashed = flags == 1
-  local length_at = at + (hashed and 24 or 16)
-  local length = byte(blob, length_at)
-  if not length or flags > 1 or slot >= slots or length_at + length > #blob then
+  if at + 17 > size then
     return nil
   end
-  return length_at + length + 1, slot, sub(blob, at + 2, at + 9), hashed and sub(blob, at + 16, at + 23) or ''
+  local flags, slot, entry_high, entry_low = unpack('>BBI4I4', blob, at)
+  local length_at = at + (flags == 1 and 24 or 16)
+  local length = byte(blob, length_at)
+  if not length or flags > 1 or slot >= slots or length_at + length > size then
+    return nil
+  end
+  return length_at + length + 1, slot, entry_high, entry_low, flags == 1
 end
 local DAMAGED = 'the stored sequence is damaged: an entry breaks the layout'
 
@@ -72,11 +75,11 @@ local function last_with_hash(count)
     return 0
   end
   for i = 1, count do
-    local behind, _, _, hash_there = step(at)
+    local behind, _, _, _, hashed = step(at)
     if not behind then
       return nil
     end
-    if hash_there == hash then
+    if hashed and sub(blob, at + 16, at + 23) == hash then
       found = i
     end
     at = behind
@@ -84,20 +87,20 @@ local function last_with_hash(count)
   return found
 end
 
-local slot, next_position = slot_of(partition)
+local slot, next_high, next_low = slot_of(partition)
 
-if slot and below(position, next_position) then -- a replay
+if slot and below(high, low, next_high, next_low) then -- a replay
   if ttl ~= '0' then
     redis.call('EXPIRE', KEYS[1], ttl)
   end
   local at, before, present = body, 0, false -- entries before its place
   while before < entries do
-    local behind, slot_there, position_there = step(at)
+    local behind, slot_there, entry_high, entry_low = step(at)
     if not behind then
       return refuse(DAMAGED)
     end
-    if slot_there == slot and not below(position_there, position) then
-      present = position_there == position
+    if slot_there == slot and not below(entry_high, entry_low, high, low) then
+      present = entry_high == high and entry_low == low
       break
     end
     at, before = behind, before + 1
@@ -166,18 +169,22 @@ if outcome == 0 then
   entry = char(hash ~= '' and 1 or 0, slot) .. position .. ARGV[5] .. hash .. char(#ARGV[6]) .. ARGV[6]
   -- Looking for what may go costs a walk, so only every eighth time.
   if entries >= keep and (entries % 8 == 0 or entries >= ENTRIES_MAX) then
-    local at, old = first, 0 -- entries before the first that may be replayed
-    while old < entries do
-      local behind, slot_there, position_there = step(at)
-      if not behind then
-        return refuse(DAMAGED)
+    local old = entries -- before the first that may be replayed
+    if next_high and below(durable_high, durable_low, next_high, next_low) then
+      local at = first
+      old = 0
+      while old < entries do
+        local behind, slot_there, entry_high, entry_low = step(at)
+        if not behind then
+          return refuse(DAMAGED)
+        end
+        if slot_there == slot and not below(entry_high, entry_low, durable_high, durable_low) then
+          break
+        end
+        at, old = behind, old + 1
       end
-      if slot_there == slot and not below(position_there, durable) then
-        break
-      end
-      at, old = behind, old + 1
     end
-    if old == entries and below(position, durable) then
+    if old == entries and below(high, low, durable_high, durable_low) then
       old = old + 1 -- the event itself
     end
     local drop = math.max(old - keep, entries + 1 - ENTRIES_MAX)
