@@ -12,7 +12,13 @@
 #include "daemon/server_recommend.h"
 #include "daemon/server_tables.h"
 
-enum { USERS = M2SED_JUDGED_MAX, OUTPUT_CAPACITY = 128 };
+enum {
+  USERS = M2SED_JUDGED_MAX,
+  OUTPUT_CAPACITY = 128,
+  /* So many users wait: the evaluation is left out. As the queue settles just there when the processors are
+   * short, it bounds how long a vector waits. */
+  BUSY_USERS = 2 * USERS
+};
 
 struct m2sed_server {
   struct m2sed_serve_settings settings;
@@ -244,7 +250,8 @@ static void evaluate_users(struct m2sed_server *server, uint32_t users, bool bus
 static void serve_users(struct m2sed_server *server) {
   const struct m2sed_serve_message *message;
   uint32_t users = 0;
-  bool busy = m2sed_ring_used(server->input) > m2sed_ring_capacity(server->input) / 2;
+  uint32_t waiting = m2sed_ring_used(server->input);
+  bool busy = waiting > BUSY_USERS || waiting > m2sed_ring_capacity(server->input) / 2;
   while (users < USERS && (message = m2sed_ring_peek(server->input, users)) != NULL &&
          message->kind == M2SED_SERVE_USER) {
     users++;
