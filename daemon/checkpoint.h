@@ -115,6 +115,11 @@ int m2sed_checkpoint_list(const char *dir, uint64_t **generations, uint32_t *cou
 /* The text of MANIFEST.json, NUL-terminated, freed with free(). */
 int m2sed_checkpoint_manifest(const char *dir, uint64_t generation, char **text, size_t *length,
                               struct m2se_error *error);
+/* Makes a copy of a generation the newest, and calls those between "undone-gen-N", which nobody loads: their
+ * positions are ahead of what is read again from now on. Call with the lock held. M2SE_EMISSING: there is no
+ * such generation, M2SE_EINVAL: it is the newest; else it is damaged, or the disk. */
+int m2sed_checkpoint_roll_back(const char *dir, uint64_t generation, uint64_t *copy,
+                               struct m2se_error *error);
 /* Sizes and checksums of every file, and that all is understood. */
 int m2sed_checkpoint_verify(const char *dir, uint64_t generation, struct m2se_error *error);
 

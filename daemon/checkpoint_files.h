@@ -45,6 +45,9 @@ int m2sed_manifest_format(const struct m2sed_checkpoint_state *state,
                           const struct m2sed_checkpoint_info *info, uint64_t generation,
                           const struct m2sed_file_sum sums[M2SED_CHECKPOINT_FILES], char **text,
                           size_t *length, struct m2se_error *error);
+/* The same with another number; freed with free(). */
+int m2sed_manifest_renumber(const char *text, size_t length, uint64_t generation, char **renumbered,
+                            size_t *new_length, struct m2se_error *error);
 /* Fills generation, lineage, step, counters, positions (allocated), reservoir_seen, newest_event_ms and
  * config. After an error *state may be partly filled. */
 int m2sed_manifest_parse(const char *text, size_t length, struct m2sed_checkpoint_state *state,

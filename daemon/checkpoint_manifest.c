@@ -154,6 +154,29 @@ static int check_seal(const char *text, size_t length, struct m2se_error *error)
   return 0;
 }
 
+int m2sed_manifest_renumber(const char *text, size_t length, uint64_t generation, char **renumbered,
+                            size_t *new_length, struct m2se_error *error) {
+  const char key[] = "\"generation\": \"";
+  int code = check_seal(text, length, error);
+  if (code < 0) {
+    return code;
+  }
+  const char *digits = strstr(text, key), *seal_text = strstr(text, ",\n  \"checksum\": \"");
+  const char *rest = digits != NULL ? strchr(digits + sizeof key - 1, '"') : NULL;
+  if (rest == NULL || seal_text == NULL || rest > seal_text) {
+    return m2se_error_set(error, M2SE_EFORMAT, "%s: has no generation", M2SED_MANIFEST);
+  }
+  size_t size = length + 32;
+  char *body = malloc(size);
+  if (body != NULL) {
+    *new_length =
+        (size_t)snprintf(body, size, "%.*s%" PRIu64 "%.*s\n}\n", (int)(digits + sizeof key - 1 - text), text,
+                         generation, (int)(seal_text - rest), rest);
+  }
+  *renumbered = body != NULL ? seal(body, new_length) : NULL;
+  return *renumbered != NULL ? 0 : m2se_error_set(error, M2SE_ENOMEM, "%s", M2SED_MANIFEST);
+}
+
 #define GET(function, parent, name, out) function(m2se_json_get(parent, name), name, out, error)
 
 static int get_uint32(const struct m2se_json *parent, const char *name, uint32_t *out,

@@ -43,6 +43,7 @@
   X(RULE, "rule", "RULE", "only what broke this rule (time, id, format, ...)")                               \
   X(FROM, "from", "OFFSET", "begin with this offset of the dead letters, in each of their partitions")       \
   X(SAMPLE, "sample", "N", "only the first N keys of each kind that Redis names")                            \
+  X(YES, "yes", NULL, "do it")                                                                               \
   X(DRY_RUN, "dry-run", NULL, "only say what would be done")
 
 enum m2sed_ctl_option {
@@ -85,6 +86,7 @@ int m2sed_ctl_topics_create(struct m2sed_ctl *ctl);
 int m2sed_ctl_dlq_list(struct m2sed_ctl *ctl);
 int m2sed_ctl_dlq_replay(struct m2sed_ctl *ctl);
 int m2sed_ctl_audit(struct m2sed_ctl *ctl);
+int m2sed_ctl_rollback(struct m2sed_ctl *ctl);
 int m2sed_ctl_pause(struct m2sed_ctl *ctl);
 int m2sed_ctl_resume(struct m2sed_ctl *ctl);
 

@@ -70,6 +70,12 @@ static const struct m2sed_command commands[] = {
      "Walk through the users in Redis: every sequence can be read, every vector is finite, as wide as the "
      "model's, of an epoch that there is, and has its sequence. Exit status 65 if something is wrong.",
      m2sed_ctl_audit},
+    {"rollback", "GEN", 1, 1, BIT(YES), false,
+     "Have the daemon, which must be stopped, go on from an older generation: a copy of it becomes the "
+     "newest, those after it are put aside. The events since then are read and learned once more; sequences "
+     "in Redis stay as they are, for events that they have are not added twice; vectors follow with the "
+     "next epoch.",
+     m2sed_ctl_rollback},
     {"pause", "[WHY]", 0, 1, 0, false,
      "Have the daemon take no more interactions, until resume: a file 'paused' in checkpoint.dir says so, "
      "after a restart too. What has been taken is learned; items and erasures are followed; vectors are "

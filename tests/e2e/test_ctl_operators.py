@@ -144,7 +144,7 @@ class Live:
         )
         self.daemon = Daemon(folder / "live", kafka, redis, 0, {"train": {"batch": 16}, "serve": {"epoch_steps": 5}})
         self.daemon.settings["kafka"]["properties"]["group.instance.id"] = "live"
-        self.daemon.configure({})
+        self.daemon.configure({"checkpoint": {"keep": 50}})
 
     def produce(self, count):
         records = []
@@ -202,6 +202,7 @@ def test_pause(live):
     live.wait_position(150)
     assert live.status()["reasons"] == [] and live.status()["state"] == "running"
     assert "not paused" in live.ctl("resume", expect=os.EX_NOINPUT)
+    assert "stop the daemon" in live.ctl("rollback", "1", "--yes", expect=os.EX_UNAVAILABLE)
     assert process.output().count("paused by an operator") == 1
     assert process.output().count("an operator lets consumption go on") == 1
 
@@ -265,6 +266,37 @@ def test_audit(live):
     assert audit(live)[0]["sequences_without_vector"] == 1
 
 
+# ---- rollback ----
+
+
+def test_rollback(live):
+    daemon = live.daemon
+    daemon.run_to_the_end()  # which leaves no event waiting
+    numbers = [int(generation["generation"]) for generation in daemon.ctl("checkpoint", "list")]
+    before = daemon.manifest()
+    old, newest = numbers[0], numbers[-1]
+    older = daemon.ctl("checkpoint", "show", str(old))
+    assert old < newest and older["positions"] != before["positions"]
+    assert "--yes" in live.ctl("rollback", str(old), expect=os.EX_USAGE)
+    assert "is the newest" in live.ctl("rollback", str(newest), "--yes", expect=os.EX_USAGE)
+    live.ctl("rollback", "99999", "--yes", expect=os.EX_NOINPUT)
+    sequences = {key: live.redis.call("GET", key) for key in live.redis.call("KEYS", "m2se:seq:*")}
+    live.ctl("rollback", f"gen-{old:010}", "--yes")
+    copy = daemon.manifest()
+    assert copy["generation"] == str(newest + 1) and copy["checksum"] != older["checksum"]
+    assert {**copy, "generation": 0, "checksum": 0} == {**older, "generation": 0, "checksum": 0}
+    left = [int(generation["generation"]) for generation in daemon.ctl("checkpoint", "list")]
+    assert left == [old, newest + 1] and all(one["good"] for one in daemon.ctl("checkpoint", "verify", "all"))
+    assert len(list(daemon.checkpoints.glob("undone-gen-*"))) == len(numbers) - 1
+    daemon.run_to_the_end()
+    after = daemon.manifest()
+    for name in ("positions", "event_digest", "trained_events", "skipped_duplicate"):
+        assert after[name] == before[name], (name, after[name], before[name])
+    assert int(after["generation"]) > newest + 1
+    for name, blob in sequences.items():
+        assert live.redis.call("GET", name) == blob, name
+
+
 def main():
     with scratch() as folder, Broker(folder / "kafka") as kafka, Server(folder / "redis") as redis:
         kafka.start()
@@ -274,6 +306,7 @@ def main():
         test_pause(live)
         assert live.daemon.process.stop() == 0
         test_audit(live)
+        test_rollback(live)
 
 
 main()
