@@ -105,6 +105,8 @@ int m2sed_loop_make_engine(struct m2sed_loop *loop, struct m2se_error *error) {
 void m2sed_loop_start_engine(struct m2sed_loop *loop) {
   if (loop->engine_started || !loop->trainer || !loop->epoch_known)
     return;
+  if (loop->phase > M2SED_PHASE_RUNNING)
+    return; /* told to stop meanwhile: the end goes on without threads */
   struct m2se_error error = {0};
   m2sed_server_set_first_epoch(loop->server, loop->redis_epoch + 1);
   int code = m2sed_trainer_start(loop->trainer, &error);
