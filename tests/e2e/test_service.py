@@ -11,6 +11,13 @@ import time
 from harness.process import BIN, SOURCE, Process, scratch
 
 
+SETTINGS = """daemon: {{state_dir: {folder}/state}}
+checkpoint: {{dir: {folder}/state/checkpoints}}
+model: {{feature_dim: 8, items_max: 100}}
+http: {{listen: ""}}
+"""
+
+
 def receive(listener, wanted, seconds):
     """Messages until one holds `wanted`."""
     got, until = [], time.monotonic() + seconds
@@ -24,10 +31,7 @@ def check_notifications():
     with scratch() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(folder / "notify"))
         config = folder / "m2sed.yaml"
-        config.write_text(
-            f"daemon: {{state_dir: {folder}/state}}\ncheckpoint: {{dir: {folder}/state/checkpoints}}\n"
-            'model: {feature_dim: 8, items_max: 100}\nhttp: {listen: ""}\n'
-        )
+        config.write_text(SETTINGS.format(folder=folder))
         command = [BIN / "m2sed", "--config", config, "--embedded"]
         with Process(command, folder / "m2sed.log", env={"NOTIFY_SOCKET": str(folder / "notify")}) as daemon:
             daemon.start()
@@ -40,6 +44,19 @@ def check_notifications():
             daemon.signal(signal.SIGTERM)
             receive(listener, "STOPPING=1", 10)
             assert daemon.wait(60) == 0
+
+
+def check_early_end():
+    """SIGTERM while it starts: it ends in order, or has not begun anything (default action of the signal)."""
+    with scratch() as folder:
+        config = folder / "m2sed.yaml"
+        config.write_text(SETTINGS.format(folder=folder))
+        for delay_ms in (40, 60, 80, 100, 120, 150, 200):
+            with Process([BIN / "m2sed", "--config", config, "--embedded"], folder / "m2sed.log") as daemon:
+                daemon.start()
+                time.sleep(delay_ms / 1000)
+                daemon.signal(signal.SIGTERM)
+                assert daemon.wait(30) in (0, -signal.SIGTERM), delay_ms
 
 
 def check_unit():
@@ -56,4 +73,5 @@ def check_unit():
 
 if __name__ == "__main__":
     check_notifications()
+    check_early_end()
     check_unit()
