@@ -32,8 +32,8 @@ static const struct m2se_json *ours(const json_t *value) {
  * which form a ring, are freed here. A variable of its own for each thread, because the library gives an
  * allocator no other place. */
 struct block {
-  struct block *before, *next;
-  max_align_t data[];
+  _Alignas(max_align_t) struct block *before; /* what follows the block is aligned, then, for anything */
+  struct block *next;
 };
 static _Thread_local struct {
   bool active;
@@ -54,7 +54,7 @@ static void *allocate(size_t size) {
   block->before = before;
   block->next = next;
   before->next = next->before = block;
-  return block->data;
+  return block + 1;
 }
 
 static void unlink_block(struct block *block) {
@@ -64,7 +64,7 @@ static void unlink_block(struct block *block) {
 
 static void release(void *data) {
   if (data) {
-    struct block *block = (struct block *)((char *)data - offsetof(struct block, data));
+    struct block *block = (struct block *)data - 1;
     unlink_block(block);
     free(block);
   }
@@ -82,7 +82,7 @@ static json_t *load(const char *text, size_t size, json_error_t *reason, bool *n
   if (setjmp(parse.no_memory)) {
     parse.active = false;
     while (parse.ring.next != &parse.ring) {
-      release(parse.ring.next->data);
+      release(parse.ring.next + 1);
     }
     *no_memory = true;
     return NULL;
