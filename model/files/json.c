@@ -81,8 +81,11 @@ static json_t *load(const char *text, size_t size, json_error_t *reason, bool *n
   parse.ring.before = parse.ring.next = &parse.ring;
   if (setjmp(parse.no_memory)) {
     parse.active = false;
-    while (parse.ring.next != &parse.ring) {
-      release(parse.ring.next + 1);
+    struct block *block = parse.ring.next;
+    while (block != &parse.ring) {
+      struct block *next = block->next;
+      free(block);
+      block = next;
     }
     *no_memory = true;
     return NULL;
