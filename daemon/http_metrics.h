@@ -2,7 +2,7 @@
 #ifndef M2SED_HTTP_METRICS_H
 #define M2SED_HTTP_METRICS_H
 
-#include "daemon/ctl/text.h"
+#include "daemon/text.h"
 #include "ingest/codec_status.h"
 
 #define M2SED_METRICS_TYPE "text/plain; version=0.0.4; charset=utf-8"

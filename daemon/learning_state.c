@@ -181,13 +181,7 @@ void m2sed_learning_snapshot_free(struct m2sed_checkpoint_state *state) {
     return;
   }
   m2se_snapshot_free(state->weights);
-  free(state->positions);
-  free(state->waiting);
-  free(state->parked);
-  free(state->skipped);
-  free(state->reservoir);
-  free(state->items);
-  free(state);
+  m2sed_checkpoint_state_free(state);
 }
 
 static void snapshot_items(const struct m2sed_learning *learning, struct m2sed_checkpoint_state *state) {

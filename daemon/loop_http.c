@@ -2,11 +2,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/ctl/status_json.h"
 #include "daemon/http.h"
 #include "daemon/http_metrics.h"
 #include "daemon/http_page.h"
 #include "daemon/loop_state.h"
+#include "daemon/status_json.h"
 #include "model/files/json.h"
 
 enum { TRY_AGAIN_SECONDS = 5 };

@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 #include "daemon/config.h"
-#include "daemon/ctl/text.h"
+#include "daemon/text.h"
 #include "model/error.h"
 
 /* X(enum, name, name of its value or NULL, help). Those of one letter are written with one '-'. */

@@ -5,8 +5,8 @@
 
 #include "daemon/ctl/ask.h"
 #include "daemon/ctl/ctl.h"
-#include "daemon/ctl/status_json.h"
 #include "daemon/ctl/status_view.h"
+#include "daemon/status_json.h"
 #include "ingest/codec_status.h"
 #include "model/files/json.h"
 

@@ -2,7 +2,7 @@
 #ifndef M2SED_CTL_STATUS_VIEW_H
 #define M2SED_CTL_STATUS_VIEW_H
 
-#include "daemon/ctl/text.h"
+#include "daemon/text.h"
 #include "ingest/codec_status.h"
 
 enum { M2SED_STATUS_SECONDS = 60, M2SED_STATUS_STALE_MS = 5000 };

@@ -11,7 +11,7 @@
 
 #include "daemon/ctl/produce_line.h"
 #include "daemon/ctl/status_view.h"
-#include "daemon/ctl/text.h"
+#include "daemon/text.h"
 
 /* ---- text ---- */
 

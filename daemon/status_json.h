@@ -1,7 +1,7 @@
 /* Status as JSON: the field names of proto/m2se.proto; 64-bit numbers as decimal strings, the state as its
  * word. */
-#ifndef M2SED_CTL_STATUS_JSON_H
-#define M2SED_CTL_STATUS_JSON_H
+#ifndef M2SED_STATUS_JSON_H
+#define M2SED_STATUS_JSON_H
 
 #include "ingest/codec_status.h"
 

@@ -1,4 +1,4 @@
-#include "daemon/ctl/status_json.h"
+#include "daemon/status_json.h"
 
 #include <inttypes.h>
 #include <stdio.h>

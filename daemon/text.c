@@ -1,4 +1,4 @@
-#include "daemon/ctl/text.h"
+#include "daemon/text.h"
 
 #include <inttypes.h>
 #include <math.h>

@@ -1,7 +1,7 @@
 /* A text that grows: what a command will print, built first and written in one go. Out of memory sticks and
  * is told when it is shown. */
-#ifndef M2SED_CTL_TEXT_H
-#define M2SED_CTL_TEXT_H
+#ifndef M2SED_TEXT_H
+#define M2SED_TEXT_H
 
 #include <stdbool.h>
 #include <stddef.h>
