@@ -11,6 +11,7 @@
 
 #include "daemon/loop_state.h"
 #include "daemon/notify.h"
+#include "daemon/signals.h"
 
 enum {
   RECORDS_A_TURN = 256, /* then the other work of a turn gets its chance */
@@ -215,6 +216,7 @@ static int open_handles(struct m2sed_loop *loop, struct m2se_error *error) {
     code = code ? code : uv_signal_init(&handles->uv, signals[i].handle);
     code = code ? code : uv_signal_start(signals[i].handle, on_signal, signals[i].number);
   }
+  m2sed_signals_release();
   return code ? m2se_error_set(error, M2SE_EIO, "event loop: %s", uv_strerror(code)) : 0;
 }
 
@@ -225,6 +227,7 @@ static void close_handle(uv_handle_t *handle, void *arg) {
 }
 
 void m2sed_loop_end(struct m2sed_loop *loop) {
+  m2sed_signals_hold(); /* closed handles give the signals their default action back */
   m2sed_loop_http_stop(loop);
   /* Kafka and Redis have gone before, so that all handles left are ours. */
   uv_walk(&loop->handles->uv, close_handle, NULL);

@@ -14,9 +14,14 @@
 #include "daemon/lock.h"
 #include "daemon/log.h"
 #include "daemon/loop.h"
+#include "daemon/signals.h"
 #include "model/blas.h"
 
 extern char **environ;
+
+/* Before the constructors of the libraries: OpenBLAS starts threads in its own, and a signal is delivered to
+ * any thread that does not hold it. */
+static void (*const hold_signals)(void) __attribute__((section(".preinit_array"), used)) = m2sed_signals_hold;
 
 enum action { RUN, CHECK_CONFIG, PRINT_CONFIG };
 
