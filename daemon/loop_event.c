@@ -165,7 +165,7 @@ static void on_sequence(void *context, const struct m2se_sequence_result *result
     request.context_count = message->context_count;
     memcpy(request.context, message->context, sizeof request.context);
     m2sed_loop_request_user(loop, &request, event->user, event->user_size, result->sequence,
-                            event->produced_ms);
+                            event->produced_ms, 0);
   }
   event_done(event, outcome);
 }
@@ -181,13 +181,14 @@ static void release_requests(struct m2sed_loop *loop) {
 }
 
 void m2sed_loop_request_user(struct m2sed_loop *loop, struct m2sed_serve_message *message, const char *user,
-                             uint32_t user_size, const struct m2se_sequence *sequence, int64_t produced_ms) {
+                             uint32_t user_size, const struct m2se_sequence *sequence, int64_t produced_ms,
+                             int64_t ends_ms) {
   assert(loop->requests_end - loop->requests_first < M2SED_REQUESTS);
   assert(user_size >= 1 && user_size <= M2SE_ID_BYTES_MAX);
   uint32_t keep = (uint32_t)loop->config->sequence_keep;
   struct m2sed_request *request = &loop->requests[loop->requests_end & (M2SED_REQUESTS - 1)];
-  *request =
-      (struct m2sed_request){.loop = loop, .user_size = (uint8_t)user_size, .produced_ms = produced_ms};
+  *request = (struct m2sed_request){
+      .loop = loop, .user_size = (uint8_t)user_size, .produced_ms = produced_ms, .ends_ms = ends_ms};
   memcpy(request->user, user, user_size);
   request->sequence_count = sequence->entry_count < keep ? sequence->entry_count : keep;
   if (sequence->entry_count)
@@ -231,7 +232,8 @@ void m2sed_loop_user_served(struct m2sed_loop *loop, const struct m2sed_served_m
                                           .epoch = message->epoch,
                                           .step = message->step,
                                           .sequence_count = request->sequence_count,
-                                          .event_time_ms = request->event_time_ms};
+                                          .event_time_ms = request->event_time_ms,
+                                          .ends_ms = request->ends_ms};
   int code = m2se_publish_user(loop->publisher, &vector, on_published, request);
   if (code) { /* room was checked before: only memory is left */
     m2sed_loop_fail(loop, code, "publishing a user vector: %s", m2se_error_text(code));

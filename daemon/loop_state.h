@@ -58,6 +58,7 @@ struct m2sed_request {
   uint32_t sequence_count;
   int64_t event_time_ms; /* of the newest event in the sequence */
   int64_t produced_ms;   /* -1: no event asks, the sweep does */
+  int64_t ends_ms;       /* the sweep's: of the sequence, see m2se_publish_user; 0: an event renews it */
 };
 
 enum {
@@ -184,7 +185,8 @@ bool m2sed_loop_forget_events(struct m2sed_loop *loop);
 void m2sed_loop_user_served(struct m2sed_loop *loop, const struct m2sed_served_message *message);
 void m2sed_loop_letter_confirmed(struct m2sed_loop *loop, struct m2sed_event *event); /* now it may count */
 void m2sed_loop_request_user(struct m2sed_loop *loop, struct m2sed_serve_message *message, const char *user,
-                             uint32_t user_size, const struct m2se_sequence *sequence, int64_t produced_ms);
+                             uint32_t user_size, const struct m2se_sequence *sequence, int64_t produced_ms,
+                             int64_t ends_ms);
 
 /* ---- loop_item.c ---- */
 void m2sed_loop_take_item(struct m2sed_loop *loop, const struct m2se_kafka_record *record);

@@ -2,7 +2,7 @@
  * can no longer be read: the sweep walks over all sequences in Redis (SCAN), again and again while epochs
  * pass, and has the server encode each as it stands. It is gentle (serve.refresh_per_second), and an event's
  * own vector never loses to an older one of the sweep: sequence, request, answer and write of both go through
- * the same queues in order. */
+ * the same queues in order. The sweep's vector ends when the sequence does: nothing renews it but events. */
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +10,10 @@
 
 #include "daemon/loop_state.h"
 
-enum { KEYS_A_TIME_MAX = 500 };
+enum {
+  KEYS_A_TIME_MAX = 500,
+  GONE = -2 /* PEXPIRETIME's answer for a key that is not there */
+};
 
 struct m2sed_sweep {
   char cursor[32];  /* of SCAN; "0": at the beginning */
@@ -23,6 +26,8 @@ struct m2sed_sweep {
 
 struct reading {
   struct m2sed_loop *loop;
+  int64_t ends_ms; /* of the sequence: its vector ends with it */
+  bool alone;      /* only the first of the two questions could be sent */
   uint32_t user_size;
   char user[M2SE_ID_BYTES_MAX + 1];
 };
@@ -38,12 +43,23 @@ void m2sed_sweep_free(struct m2sed_loop *loop) {
 
 static void go_on(struct m2sed_loop *loop);
 
+static void on_ends(void *context, int status, const struct m2se_redis_reply *reply, const char *error) {
+  struct reading *reading = context;
+  struct m2sed_loop *loop = reading->loop;
+  (void)error;
+  reading->ends_ms = status ? GONE : m2se_redis_reply_integer(reply);
+  if (!reading->alone)
+    return;
+  loop->sweep->reading--;
+  free(reading);
+}
+
 static void on_sequence(void *context, int status, const struct m2se_redis_reply *reply, const char *error) {
   struct reading *reading = context;
   struct m2sed_loop *loop = reading->loop;
   (void)error;
   loop->sweep->reading--;
-  bool wanted = status == 0 && m2se_redis_reply_type(reply) == M2SE_REDIS_BYTES &&
+  bool wanted = status == 0 && reading->ends_ms != GONE && m2se_redis_reply_type(reply) == M2SE_REDIS_BYTES &&
                 loop->phase <= M2SED_PHASE_SWEEPING &&
                 loop->requests_end - loop->requests_first < M2SED_REQUESTS;
   size_t size;
@@ -51,7 +67,8 @@ static void on_sequence(void *context, int status, const struct m2se_redis_reply
   /* A damaged sequence is reported when its user's next event comes. */
   if (blob && m2se_sequence_parse(loop->sequence, blob, size, NULL) == 0) {
     struct m2sed_serve_message request = {0};
-    m2sed_loop_request_user(loop, &request, reading->user, reading->user_size, loop->sequence, -1);
+    m2sed_loop_request_user(loop, &request, reading->user, reading->user_size, loop->sequence, -1,
+                            reading->ends_ms);
   }
   free(reading);
   go_on(loop);
@@ -65,11 +82,15 @@ static void read_user(struct m2sed_loop *loop, const char *bytes, size_t size) {
     return;
   }
   reading->loop = loop;
-  const struct m2se_redis_argument arguments[] = {{"GET", 3}, {bytes, size}};
-  if (m2se_redis_send(loop->redis, arguments, 2, on_sequence, reading))
+  /* In this order: what an event renews in between ends too early, until the event's own vector comes. */
+  const struct m2se_redis_argument ends[] = {{"PEXPIRETIME", 11}, {bytes, size}};
+  const struct m2se_redis_argument get[] = {{"GET", 3}, {bytes, size}};
+  if (m2se_redis_send(loop->redis, ends, 2, on_ends, reading)) {
     free(reading);
-  else
-    loop->sweep->reading++;
+    return;
+  }
+  loop->sweep->reading++;
+  reading->alone = m2se_redis_send(loop->redis, get, 2, on_sequence, reading) != 0;
 }
 
 static void on_scan(void *context, int status, const struct m2se_redis_reply *reply, const char *error) {

@@ -84,11 +84,13 @@ int m2se_publish_user(struct m2se_publisher *publisher, const struct m2se_user_v
   assert_finite(user->vector, user->dim);
   struct m2se_key key;
   m2se_key_build(&key, publisher->prefix, M2SE_KEY_USER, user->user_id, user->user_id_size);
-  char epoch[24], step[24], n[12], event_ms[24];
+  char epoch[24], step[24], n[12], event_ms[24], ends_ms[24];
   snprintf(epoch, sizeof epoch, "%" PRIu64, user->epoch);
   snprintf(step, sizeof step, "%" PRIu64, user->step);
   snprintf(n, sizeof n, "%" PRIu32, user->sequence_count);
   snprintf(event_ms, sizeof event_ms, "%" PRId64, user->event_time_ms);
+  snprintf(ends_ms, sizeof ends_ms, "%" PRId64, user->ends_ms);
+  bool with_sequence = user->ends_ms > 0, ends = with_sequence || strcmp(publisher->user_ttl, "0");
   const struct m2se_redis_argument key_argument = {key.bytes, key.size};
   const struct command commands[] = {{{word("HSET"),
                                        key_argument,
@@ -103,8 +105,10 @@ int m2se_publish_user(struct m2se_publisher *publisher, const struct m2se_user_v
                                        word("event_ms"),
                                        word(event_ms)},
                                       12},
-                                     {{word("EXPIRE"), key_argument, word(publisher->user_ttl)}, 3}};
-  return send_group(publisher, commands, strcmp(publisher->user_ttl, "0") ? 2 : 1, callback, context);
+                                     {{word(with_sequence ? "PEXPIREAT" : "EXPIRE"), key_argument,
+                                       word(with_sequence ? ends_ms : publisher->user_ttl)},
+                                      3}};
+  return send_group(publisher, commands, ends ? 2 : 1, callback, context);
 }
 
 int m2se_publish_item(struct m2se_publisher *publisher, const char *item_id, uint32_t item_id_size,

@@ -36,6 +36,8 @@ struct m2se_user_vector {
   uint64_t epoch, step;
   uint32_t sequence_count; /* n */
   int64_t event_time_ms;   /* of the newest event in the sequence */
+  int64_t
+      ends_ms; /* when its sequence ends, by Redis' clock; <= 0: user_ttl_seconds from now, if that is set */
 };
 int m2se_publish_user(struct m2se_publisher *publisher, const struct m2se_user_vector *user,
                       m2se_redis_callback *callback, void *context);

@@ -146,11 +146,11 @@ class Live:
         self.daemon.settings["kafka"]["properties"]["group.instance.id"] = "live"
         self.daemon.configure({"checkpoint": {"keep": 50}})
 
-    def produce(self, count):
+    def produce(self, count, first_user=0):
         records = []
         for _ in range(count):
             self.time_ms += 1000
-            user = f"user {self.random.randrange(8)}"
+            user = f"user {self.random.randrange(first_user, 8)}"
             item = f"item {self.random.randrange(30)}"
             event = {"user_id": user, "item_id": item, "event_time_ms": self.time_ms, "event_id": str(self.time_ms)}
             records.append(Record(user.encode(), protobuf.encode("Interaction", event)))
@@ -207,6 +207,20 @@ def test_pause(live):
     assert process.output().count("an operator lets consumption go on") == 1
 
 
+# ---- the end of a sequence ----
+
+
+def test_end(live):
+    """A vector that is made again with a new epoch, and not by an event, ends when its sequence does."""
+    end_ms = int(time.time() * 1000) + 1_000_000
+    assert live.redis.call("PEXPIREAT", "m2se:seq:user 0", end_ms) == 1
+    live.redis.call("DEL", "m2se:user:user 0")
+    live.produce(60, first_user=1)
+    live.wait_position(live.sent)
+    wait_until(lambda: live.redis.call("PEXPIRETIME", "m2se:user:user 0") == end_ms, 20, "the vector, and its end")
+    assert live.redis.call("PEXPIRETIME", "m2se:seq:user 0") == end_ms
+
+
 # ---- audit ----
 
 
@@ -220,7 +234,7 @@ def audit(live, expect=0, *words):
 def test_audit(live):
     users = len(live.redis.call("KEYS", "m2se:seq:*"))
     good, _ = audit(live)
-    assert good["good"] and good["sequences"] == good["vectors"] == users > 4 and good["entries"] == 150, good
+    assert good["good"] and good["sequences"] == good["vectors"] == users > 4 and good["entries"] == live.sent, good
     assert "all is well" in live.ctl("audit")
     sample, _ = audit(live, 0, "--sample", "3")
     assert sample["sequences"] == sample["vectors"] == 3
@@ -304,6 +318,7 @@ def main():
         test_letters(kafka, kafka.client())
         live = Live(folder, kafka, redis)
         test_pause(live)
+        test_end(live)
         assert live.daemon.process.stop() == 0
         test_audit(live)
         test_rollback(live)

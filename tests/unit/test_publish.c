@@ -70,11 +70,17 @@ static void check(const float *vector, uint32_t dim, float value) {
     assert_true(vector[i] == value + (float)i / 8);
 }
 
-static void publish_user(struct stage *stage, const char *id, float value, uint64_t epoch) {
+static void publish_user_until(struct stage *stage, const char *id, float value, uint64_t epoch,
+                               int64_t ends_ms) {
   float vector[DIM];
   fill(vector, value);
-  const struct m2se_user_vector user = {id, (uint32_t)strlen(id), vector, DIM, epoch, 77, 5, 1234567890123};
+  const struct m2se_user_vector user = {id, (uint32_t)strlen(id), vector, DIM, epoch, 77,
+                                        5,  1234567890123,        ends_ms};
   assert_int_equal(m2se_publish_user(stage->publisher, &user, on_done, stage), 0);
+}
+
+static void publish_user(struct stage *stage, const char *id, float value, uint64_t epoch) {
+  publish_user_until(stage, id, value, epoch, 0);
 }
 
 static void publish_item(struct stage *stage, const char *id, float value, uint64_t epoch) {
@@ -106,6 +112,21 @@ static void test_user(void **state) {
               user.event_time_ms == 1234567890123);
   assert_int_equal(m2se_redis_read_user(stage->reader, "otto", 4, &user, &error), M2SE_EMISSING);
   assert_non_null(strstr(error.text, "m2se:user:otto"));
+}
+
+/* What the sweep writes ends with the sequence; what an event writes lives its full time again. */
+static void test_user_ends_with_sequence(void **state) {
+  struct stage *stage = *state;
+  publish_user(stage, "anna", 1, 3);
+  publish_user_until(stage, "anna", 2, 4, 4102444800123);
+  rig_run_until(&stage->rig, &stage->done, 2);
+  assert_string_equal(rig_admin(&stage->rig, "PEXPIRETIME m2se:user:anna"), "4102444800123");
+  publish_user(stage, "anna", 3, 4);
+  publish_user_until(stage, "otto", 1, 4, 1000); /* its sequence has ended meanwhile */
+  rig_run_until(&stage->rig, &stage->done, 4);
+  assert_int_equal(stage->failed, 0);
+  assert_in_range(strtoul(rig_admin(&stage->rig, "TTL m2se:user:anna"), NULL, 10), 990, 1000);
+  assert_string_equal(rig_admin(&stage->rig, "EXISTS m2se:user:otto"), "0");
 }
 
 static void check_item(struct stage *stage, uint64_t epoch, float value, uint64_t previous_epoch,
@@ -303,9 +324,10 @@ int main(void) {
   if (status)
     return status;
   const struct CMUnitTest tests[] = {
-      WITH_SERVER(test_user),          WITH_SERVER(test_item_epochs),      WITH_SERVER(test_many_items),
-      WITH_SERVER(test_deletion),      WITH_SERVER(test_model_and_status), WITH_SERVER(test_foreign_type),
-      WITH_SERVER(test_reader_errors),
+      WITH_SERVER(test_user),         WITH_SERVER(test_user_ends_with_sequence),
+      WITH_SERVER(test_item_epochs),  WITH_SERVER(test_many_items),
+      WITH_SERVER(test_deletion),     WITH_SERVER(test_model_and_status),
+      WITH_SERVER(test_foreign_type), WITH_SERVER(test_reader_errors),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
