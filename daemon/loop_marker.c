@@ -5,11 +5,11 @@
  * does so only if it finds what was left there; only then does the trainer hear of the events before. A
  * server that came back with older data, or that somebody emptied, does not have that: then what the trainer
  * has not heard of is forgotten, all sequences are removed, and the partitions are read again from the first
- * record of the log. At a start the marker is read before the first record is: if it lies behind the
- * checkpoint, the partition is read again from there, and if there is none from the first record. The trainer
- * passes over what it has taken; nothing is counted or sent twice.
- * Not noticed: that a server lost events that it had acknowledged, if it crashed before it moved the marker
- * behind them: a part of one batch.
+ * record of the log; a new epoch brings the vectors of items and the model back. At a start the marker is
+ * read before the first record is: if it lies behind the checkpoint, the partition is read again from there,
+ * and if there is none from the first record. The trainer passes over what it has taken; nothing is counted
+ * or sent twice. Not noticed: that a server lost events that it had acknowledged, if it crashed before it
+ * moved the marker behind them: a part of one batch.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -199,6 +199,9 @@ static void on_moved(void *context, int status, const struct m2se_redis_reply *r
   unlink_key(loop, key.bytes, key.size); /* a start in the middle of this does it once more */
   take_text(loop, &marker->held, "");
   marker->stage = DRAIN;
+  if (loop->engine_started &&
+      loop->phase <= M2SED_PHASE_RUNNING) /* vectors of items and the model went too */
+    m2sed_loop_to_trainer(loop, &(struct m2sed_train_message){.kind = M2SED_TRAIN_COPY});
   if (loop->phase > M2SED_PHASE_RUNNING)
     m2sed_loop_fail(loop, M2SE_EMISSING, "Redis has lost sequences: the next start makes them again");
   m2sed_loop_wake(loop);

@@ -38,6 +38,7 @@ enum m2sed_train_kind {
   M2SED_TRAIN_CATALOGUE,  /* the items that were there at the start have been told: what waits may be trained
                            */
   M2SED_TRAIN_CHECKPOINT, /* take a snapshot as soon as possible and hand it back */
+  M2SED_TRAIN_COPY,       /* a copy of the weights goes to the server, even if epoch_steps have not passed */
   M2SED_TRAIN_FLUSH,      /* close the last mini-batch however small (--until-end), then answer
                              M2SED_TRAINED_FLUSHED */
   M2SED_TRAIN_STOP        /* answer with a last snapshot (M2SED_TRAINED_SNAPSHOT, last = true), then end */

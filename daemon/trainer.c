@@ -137,6 +137,9 @@ static void take(struct m2sed_trainer *trainer, struct m2sed_train_message *mess
   case M2SED_TRAIN_CHECKPOINT:
     trainer->snapshot_wanted = true;
     break;
+  case M2SED_TRAIN_COPY:
+    trainer->copy_wanted = true;
+    break;
   case M2SED_TRAIN_FLUSH:
     m2sed_learning_begin(trainer->learning);
     trainer->flushing = true;

@@ -3,6 +3,7 @@ trains nothing twice; while it runs, and when it was not there."""
 
 import shutil
 
+import stored
 from checks import check_all, check_dead_letters
 from growing import growing, status, wait_taken
 from harness.process import wait_until
@@ -40,6 +41,26 @@ class Loss:
         with self.world.redis.client() as client:
             client.call("FLUSHALL")
 
+    def idle(self):
+        """Nothing comes and no step is made: vectors of items and the model are there again all the same."""
+        with self.world.redis.client() as client:
+
+            def served():
+                """The epoch that readers see, if all its vectors are there."""
+                epoch = client.call("HGET", "m2se:model", "epoch")
+                there = [client.call("HMGET", key, "epoch", "v") for key in sorted(stored.keys(client, "item"))]
+                good = epoch and len(there) == items and all(of == epoch and vector for of, vector in there)
+                return int(epoch) if good else 0
+
+            items = len(stored.keys(client, "item"))
+            before, users = served(), stored.keys(client, "user")
+            assert before and users and items > 1000, (before, len(users), items)
+            self.emptied()
+            after = wait_until(served, 30, "the vectors of all items")
+            assert after > before
+            wait_until(lambda: stored.keys(client, "user") == users, 30, "the vectors of all users")
+        wait_taken(self.world, 0)
+
     def remember(self):
         """The state to come back to."""
         shutil.rmtree(self.copy, ignore_errors=True)
@@ -70,6 +91,8 @@ def main():
         wait_taken(world, 0)
         with timed("emptied"):
             loss.live(loss.emptied)
+        with timed("emptied while nothing comes"):
+            loss.idle()
         with timed("rolled back"):
             loss.remember()
             world.produce(CHUNK // 2)
