@@ -160,6 +160,8 @@ static void give_copy(struct server_rig *rig) {
 
 void server_rig_begin_epoch(struct server_rig *rig) {
   uint64_t before = rig->announced;
+  /* Else the epoch may be there before the items that were sent first. */
+  RIG_WAIT_UNTIL(server_rig_pump(rig), m2sed_ring_used(m2sed_server_input(rig->server)) == 0)
   give_copy(rig);
   RIG_WAIT_UNTIL(server_rig_pump(rig), rig->announced != before)
 }

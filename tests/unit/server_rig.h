@@ -69,7 +69,8 @@ const struct answer *server_rig_ask(struct server_rig *rig, uint32_t count, cons
 /* Learns events first..last-1 of the stream. */
 void server_rig_train(struct server_rig *rig, uint32_t first, uint32_t last);
 
-/* Gives a copy of the weights and waits for M2SED_SERVED_EPOCH; finish: its vectors are written. */
+/* Gives a copy of the weights, once all that was sent is taken, and waits for M2SED_SERVED_EPOCH; finish: its
+ * vectors are written. */
 void server_rig_begin_epoch(struct server_rig *rig);
 void server_rig_finish_epoch(struct server_rig *rig);
 bool server_rig_featurised(const struct server_rig *rig, uint32_t slot);
