@@ -120,6 +120,9 @@
   X(serve, refresh_per_second, COUNT, "1000", 0, 1000000, "", 0, \
     "Users without new events whose vector is made again with a new epoch, a second; 0: none, and their " \
     "vectors can't be read after two epochs.") \
+  X(serve, vector_type, CHOICE, "float32", 0, 0, "float32|float16", 0, \
+    "Numbers of the vectors in Redis: float16 takes half the memory and about three digits. May be changed " \
+    "between runs: field type of the model, and a vector's length, tell which it is.") \
   X(serve, evaluate, SWITCH, "true", 0, 0, "", 0, \
     "Rank each event's item before learning from it (HR@10, NDCG@10, MRR), beside popularity.") \
   X(serve, popularity_weight, REAL, "0", 0, 100, "", 0, \

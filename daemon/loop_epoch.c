@@ -102,6 +102,11 @@ void m2sed_loop_items_served(struct m2sed_loop *loop, const struct m2sed_served_
       continue; /* encoded before the server heard of it */
     int code = m2se_publish_item(loop->publisher, id, size, message->vectors + (size_t)i * message->dim,
                                  message->dim, message->epoch, on_item, loop);
+    if (code == M2SE_ERANGE) {
+      M2SED_LOG(loop->log, WARN, "item vector out of the range of its type: it is left out of this epoch",
+                M2SED_B("item", id, size), M2SED_U("epoch", message->epoch));
+      continue;
+    }
     if (code) {
       m2sed_loop_fail(loop, code, "publishing an item vector: %s", m2se_error_text(code));
       return;

@@ -235,8 +235,12 @@ void m2sed_loop_user_served(struct m2sed_loop *loop, const struct m2sed_served_m
                                           .event_time_ms = request->event_time_ms,
                                           .ends_ms = request->ends_ms};
   int code = m2se_publish_user(loop->publisher, &vector, on_published, request);
-  if (code) { /* room was checked before: only memory is left */
+  if (code == M2SE_ERANGE)
+    M2SED_LOG(loop->log, WARN, "user vector out of the range of its type: the one before stays",
+              M2SED_B("user", request->user, request->user_size));
+  else if (code) /* room was checked before: only memory is left */
     m2sed_loop_fail(loop, code, "publishing a user vector: %s", m2se_error_text(code));
+  if (code) {
     request->done = true;
     release_requests(loop);
   }

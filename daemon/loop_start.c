@@ -286,7 +286,9 @@ static int connect_redis(struct m2sed_loop *loop, struct m2se_error *error) {
   if (!code)
     code = m2se_sequencer_new(&loop->sequencer, loop->redis, &sequences, error);
   const struct m2se_publish_settings publishing = {.prefix = c->redis_prefix,
-                                                   .user_ttl_seconds = (uint32_t)c->sequence_ttl_seconds};
+                                                   .user_ttl_seconds = (uint32_t)c->sequence_ttl_seconds,
+                                                   .vector_type =
+                                                       (enum m2se_vector_type)c->serve_vector_type};
   if (!code)
     code = m2se_publisher_new(&loop->publisher, loop->redis, &publishing, error);
   if (code)

@@ -1,8 +1,6 @@
 #include "ingest/publish.h"
 
-#include <assert.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,13 +8,13 @@
 #include "ingest/keys.h"
 #include "ingest/lua.h"
 
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "vectors go out as they lie in memory");
-
 struct m2se_publisher {
   struct m2se_redis *redis;
   int item_script;
   char prefix[M2SE_KEY_PREFIX_MAX + 1];
   char user_ttl[12]; /* decimal; "0": none */
+  enum m2se_vector_type type;
+  uint8_t encoded[M2SE_VECTOR_DIM_MAX * sizeof(float)]; /* scratch */
 };
 
 int m2se_publisher_new(struct m2se_publisher **out, struct m2se_redis *redis,
@@ -27,6 +25,7 @@ int m2se_publisher_new(struct m2se_publisher **out, struct m2se_redis *redis,
   if (!publisher)
     return m2se_error_set(error, M2SE_ENOMEM, "publishing: out of memory");
   publisher->redis = redis;
+  publisher->type = settings->vector_type;
   publisher->item_script = m2se_redis_add_script(redis, m2se_lua_publish_item);
   if (publisher->item_script < 0) {
     free(publisher);
@@ -46,13 +45,7 @@ static struct m2se_redis_argument word(const char *text) {
   return (struct m2se_redis_argument){text, strlen(text)};
 }
 
-static void assert_finite(const float *vector, uint32_t dim) {
-  assert(dim > 0);
-  for (uint32_t i = 0; i < dim; i++)
-    assert(isfinite(vector[i]));
-}
-
-enum { ARGUMENTS_MAX = 13 };
+enum { ARGUMENTS_MAX = 14 };
 struct command {
   struct m2se_redis_argument arguments[ARGUMENTS_MAX];
   uint32_t count;
@@ -81,7 +74,8 @@ static int send_group(struct m2se_publisher *publisher, const struct command *co
 
 int m2se_publish_user(struct m2se_publisher *publisher, const struct m2se_user_vector *user,
                       m2se_redis_callback *callback, void *context) {
-  assert_finite(user->vector, user->dim);
+  if (!m2se_vector_encode(publisher->type, user->vector, user->dim, publisher->encoded))
+    return M2SE_ERANGE;
   struct m2se_key key;
   m2se_key_build(&key, publisher->prefix, M2SE_KEY_USER, user->user_id, user->user_id_size);
   char epoch[24], step[24], n[12], event_ms[24], ends_ms[24];
@@ -95,7 +89,7 @@ int m2se_publish_user(struct m2se_publisher *publisher, const struct m2se_user_v
   const struct command commands[] = {{{word("HSET"),
                                        key_argument,
                                        word("v"),
-                                       {user->vector, user->dim * sizeof(float)},
+                                       {publisher->encoded, m2se_vector_bytes(publisher->type, user->dim)},
                                        word("epoch"),
                                        word(epoch),
                                        word("step"),
@@ -114,12 +108,14 @@ int m2se_publish_user(struct m2se_publisher *publisher, const struct m2se_user_v
 int m2se_publish_item(struct m2se_publisher *publisher, const char *item_id, uint32_t item_id_size,
                       const float *vector, uint32_t dim, uint64_t epoch, m2se_redis_callback *callback,
                       void *context) {
-  assert_finite(vector, dim);
+  if (!m2se_vector_encode(publisher->type, vector, dim, publisher->encoded))
+    return M2SE_ERANGE;
   struct m2se_key key;
   m2se_key_build(&key, publisher->prefix, M2SE_KEY_ITEM, item_id, item_id_size);
   char decimal[24];
   snprintf(decimal, sizeof decimal, "%" PRIu64, epoch);
-  const struct m2se_redis_argument arguments[] = {{vector, dim * sizeof(float)}, word(decimal)};
+  const struct m2se_redis_argument arguments[] = {
+      {publisher->encoded, m2se_vector_bytes(publisher->type, dim)}, word(decimal)};
   return m2se_redis_call(publisher->redis, publisher->item_script, key.bytes, key.size, arguments, 2,
                          callback, context);
 }
@@ -164,11 +160,13 @@ int m2se_publish_model(struct m2se_publisher *publisher, const struct m2se_publi
                                    word(step),
                                    word("dim"),
                                    word(dim),
+                                   word("type"),
+                                   word(m2se_vector_type_name(publisher->type)),
                                    word("metric"),
                                    word("ip"),
                                    word("lineage"),
                                    word(model->lineage)},
-                                  12};
+                                  14};
   return send_group(publisher, &command, 1, callback, context);
 }
 

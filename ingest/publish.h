@@ -8,12 +8,14 @@
 #define M2SE_PUBLISH_H
 
 #include "ingest/redis.h"
+#include "ingest/vector.h"
 
 struct m2se_publisher;
 
 struct m2se_publish_settings {
   const char *prefix;        /* of the keys; copied */
   uint32_t user_ttl_seconds; /* sliding; 0: none */
+  enum m2se_vector_type vector_type;
 };
 
 /* Registers its script with the door; create it before the loop runs. M2SE_EINVAL, M2SE_ENOMEM. */
@@ -25,8 +27,8 @@ void m2se_publisher_free(
 /* All return 0; M2SE_ELIMIT (pause and call again; what was
  * queued does no harm when it comes again), M2SE_ENOMEM, M2SE_EIO (closed).
  * callback (may be NULL: then an error goes to the callback of the next command) comes once, when all of the
- * call is acknowledged; its reply is that of the last command. Floats are written little-endian and must be
- * finite (asserted). */
+ * call is acknowledged; its reply is that of the last command.
+ * A vector with a component that is not finite as its type is refused: M2SE_ERANGE, nothing is queued. */
 
 struct m2se_user_vector {
   const char *user_id;
@@ -54,8 +56,11 @@ int m2se_publish_item_delete(struct m2se_publisher *publisher, const char *item_
 int m2se_publish_user_erase(struct m2se_publisher *publisher, const char *user_id, uint32_t user_id_size,
                             m2se_redis_callback *callback, void *context);
 
+/* type: of the vectors of this epoch. Those of the one before may have the other one, after a restart with
+ * another setting; the length of each vector tells, dim being that of the model. */
 struct m2se_published_model {
   uint64_t epoch, step;
+  enum m2se_vector_type type; /* of the publisher; not looked at when publishing */
   uint32_t dim;
   char lineage[65];
 };

@@ -21,6 +21,7 @@ struct m2se_redis_reader {
   redisReply *reply;  /* of the newest call: what the views point into */
   float *vectors[2];  /* aligned copies: a reply's bytes are not */
   size_t capacity[2]; /* floats */
+  uint32_t dim;       /* of the model that was read; 0: none was */
 };
 
 /* The connection is of no more use after an error of its own. */
@@ -172,17 +173,18 @@ static int read_vector(const struct fields *fields, uint32_t index, uint32_t pla
                        uint32_t *dim, struct m2se_error *error) {
   struct m2se_redis_reader *reader = fields->reader;
   const redisReply *value = field(fields, index);
-  if (!value || value->len == 0 || value->len % sizeof(float) || value->len / sizeof(float) > UINT32_MAX)
-    return damaged(fields, index, "a vector has 4 bytes a number, and at least one", error);
-  size_t count = value->len / sizeof(float);
+  size_t count = reader->dim ? reader->dim : value ? value->len / sizeof(float) : 0;
+  if (!value || count == 0 || count > M2SE_VECTOR_DIM_MAX)
+    return damaged(fields, index, "it must be a vector", error);
   if (count > reader->capacity[place]) {
     free(reader->vectors[place]);
-    reader->vectors[place] = malloc(value->len);
+    reader->vectors[place] = malloc(count * sizeof(float));
     reader->capacity[place] = reader->vectors[place] ? count : 0;
     if (!reader->vectors[place])
       return m2se_error_set(error, M2SE_ENOMEM, "redis: out of memory");
   }
-  memcpy(reader->vectors[place], value->str, value->len);
+  if (!m2se_vector_decode(value->str, value->len, (uint32_t)count, reader->vectors[place]))
+    return damaged(fields, index, "a vector has 4 or 2 bytes a number, as many as the model says", error);
   *vector = reader->vectors[place];
   *dim = (uint32_t)count;
   return 0;
@@ -287,13 +289,13 @@ int m2se_redis_read_items(struct m2se_redis_reader *reader, const char *const *i
 
 int m2se_redis_read_model(struct m2se_redis_reader *reader, struct m2se_published_model *model,
                           struct m2se_error *error) {
-  static const char *const names[] = {"epoch", "step", "dim", "lineage"};
+  static const char *const names[] = {"epoch", "step", "dim", "lineage", "type"};
   struct m2se_key key;
   m2se_key_build(&key, reader->prefix, M2SE_KEY_MODEL, NULL, 0);
   const struct fields fields = {reader, key.bytes, names};
   memset(model, 0, sizeof *model);
-  int code = append_fields(&fields, key.size, 4, error);
-  code = code ? code : take_fields(&fields, 4, error);
+  int code = append_fields(&fields, key.size, 5, error);
+  code = code ? code : take_fields(&fields, 5, error);
   code = code ? code : read_number(&fields, 0, &model->epoch, error);
   code = code ? code : read_number(&fields, 1, &model->step, error);
   code = code ? code : read_number_32(&fields, 2, &model->dim, error);
@@ -303,6 +305,10 @@ int m2se_redis_read_model(struct m2se_redis_reader *reader, struct m2se_publishe
   if (!lineage || lineage->len >= sizeof model->lineage)
     return damaged(&fields, 3, "it must have less than 65 bytes", error);
   memcpy(model->lineage, lineage->str, lineage->len);
+  const redisReply *type = field(&fields, 4); /* not there: written by a version that knew float32 only */
+  model->type = type && !strcmp(type->str, m2se_vector_type_name(M2SE_VECTOR_FLOAT16)) ? M2SE_VECTOR_FLOAT16
+                                                                                       : M2SE_VECTOR_FLOAT32;
+  reader->dim = model->dim;
   return 0;
 }
 

@@ -1,6 +1,7 @@
 /* Blocking reads of what the daemon keeps in Redis, for m2sectl and at the daemon's start: never from its
  * loop. One connection, one thread at a time. Vectors come as floats of this machine; what breaks a rule (a
- * vector whose size is no multiple of 4, a number that is none) is M2SE_EFORMAT with key and field named. */
+ * vector of another size, a number that is none) is M2SE_EFORMAT with key and field named. Once the model has
+ * been read, vectors have its width and may be float16; until then they are float32 of any width. */
 #ifndef M2SE_REDIS_READER_H
 #define M2SE_REDIS_READER_H
 

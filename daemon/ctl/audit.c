@@ -10,6 +10,7 @@
 #include "daemon/ctl/ask.h"
 #include "daemon/ctl/ctl.h"
 #include "ingest/sequence.h"
+#include "ingest/vector.h"
 #include "model/files/json.h"
 
 enum { PAGE_MAX = 16384, PROBLEMS_TOLD = 20 };
@@ -142,13 +143,10 @@ static int ask_sequence(struct audit *audit, struct audit_key *key) {
 
 /* ---- vectors ---- */
 
-static bool is_finite(const char *bytes, size_t size) {
-  for (size_t i = 0; i < size; i += sizeof(float)) {
-    float value;
-    memcpy(&value, bytes + i, sizeof value);
-    if (!isfinite(value))
+static bool is_finite(const float *vector, uint64_t dim) {
+  for (uint64_t i = 0; i < dim; i++)
+    if (!isfinite(vector[i]))
       return false;
-  }
   return true;
 }
 
@@ -165,9 +163,10 @@ static void on_vector(void *context, int status, const struct m2se_redis_reply *
   audit->counts.vectors++;
   const char *bytes = m2se_redis_reply_bytes(m2se_redis_reply_element(reply, 0), &size);
   const char *what = NULL;
-  if (size != audit->dim * sizeof(float))
+  static float vector[M2SE_VECTOR_DIM_MAX];
+  if (audit->dim > M2SE_VECTOR_DIM_MAX || !m2se_vector_decode(bytes, size, (uint32_t)audit->dim, vector))
     what = audit->model ? "the vector is not as wide as the model says" : "there is no model";
-  else if (!is_finite(bytes, size))
+  else if (!is_finite(vector, audit->dim))
     what = "the vector has values that are not finite";
   else if (!read_number(reply, 1, &epoch) || !read_number(reply, 2, &step))
     what = "epoch or step is no number";

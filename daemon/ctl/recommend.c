@@ -14,9 +14,10 @@
 #include "daemon/ctl/ctl.h"
 #include "daemon/ctl/titles.h"
 #include "daemon/ctl/user.h"
+#include "ingest/vector.h"
 #include "model/files/json.h"
 
-enum { BEST_MAX = 1000, PAGE_MAX = 16384, DIM_MAX = 8192, ATTEMPTS = 3 };
+enum { BEST_MAX = 1000, PAGE_MAX = 16384, ATTEMPTS = 3 };
 
 struct candidate {
   char id[M2SE_ID_BYTES_MAX + 1];
@@ -32,8 +33,8 @@ struct search {
 
   bool found; /* the user's hash is there */
   uint64_t epoch, step, sequence_count, event_time_ms;
-  uint32_t dim;
-  float vector[DIM_MAX];
+  uint64_t dim; /* of the model; 0: there is none */
+  float vector[M2SE_VECTOR_DIM_MAX], item[M2SE_VECTOR_DIM_MAX];
 
   bool explain, exclude;
   struct m2sed_user_sequence seen;
@@ -81,26 +82,37 @@ static void on_user(void *context, int status, const struct m2se_redis_reply *re
   search->found = m2se_redis_reply_type(m2se_redis_reply_element(reply, 0)) == M2SE_REDIS_BYTES;
   if (!search->found)
     return;
-  search->dim = (uint32_t)(size / sizeof(float));
-  if (!size || size % sizeof(float) || size > sizeof search->vector ||
+  if (!m2se_vector_decode(bytes, size, (uint32_t)search->dim, search->vector) ||
       !read_number(reply, 1, &search->epoch) || !read_number(reply, 2, &search->step)) {
-    m2se_error_set(&search->error, M2SE_EFORMAT, "the user's vector: %zu bytes, or without epoch and step",
-                   size);
+    m2se_error_set(&search->error, M2SE_EFORMAT,
+                   "the user's vector: %zu bytes (the model says %" PRIu64 " numbers of 4 or 2 bytes), or "
+                   "without epoch and step",
+                   size, search->dim);
     return;
   }
-  memcpy(search->vector, bytes, size);
   read_number(reply, 3, &search->sequence_count);
   read_number(reply, 4, &search->event_time_ms);
 }
 
+static void on_model(void *context, int status, const struct m2se_redis_reply *reply, const char *error) {
+  struct search *search = context;
+  if (!failed(search, status, error) &&
+      (!read_number(reply, 0, &search->dim) || search->dim > M2SE_VECTOR_DIM_MAX))
+    search->dim = 0;
+}
+
 static int read_user(struct search *search) {
-  struct m2se_key key;
+  struct m2se_key key, model;
   const char *user = search->ctl->arguments[0];
   m2se_key_build(&key, search->ctl->config.redis_prefix, M2SE_KEY_USER, user, strlen(user));
   const struct m2se_redis_argument get[] = {
       m2sed_ask_word("HMGET"), m2sed_ask_key(&key), m2sed_ask_word("v"),       m2sed_ask_word("epoch"),
       m2sed_ask_word("step"),  m2sed_ask_word("n"), m2sed_ask_word("event_ms")};
-  if (m2sed_ask_send(search->ask, get, 7, on_user, search, &search->error) ||
+  m2se_key_build(&model, search->ctl->config.redis_prefix, M2SE_KEY_MODEL, NULL, 0);
+  const struct m2se_redis_argument width[] = {m2sed_ask_word("HMGET"), m2sed_ask_key(&model),
+                                              m2sed_ask_word("dim")};
+  if (m2sed_ask_send(search->ask, width, 3, on_model, search, &search->error) ||
+      m2sed_ask_send(search->ask, get, 7, on_user, search, &search->error) ||
       m2sed_ask_wait(search->ask, &search->error))
     return search->error.code;
   return search->error.code;
@@ -142,22 +154,19 @@ static void consider(struct search *search, const struct candidate *candidate) {
   search->best[at] = *candidate;
 }
 
-static double inner_product(const struct search *search, const char *bytes, uint32_t first, uint32_t end) {
+static double inner_product(const struct search *search, uint64_t first, uint64_t end) {
   double sum = 0;
-  for (uint32_t i = first; i < end; i++) {
-    float value;
-    memcpy(&value, bytes + i * sizeof value, sizeof value);
-    sum += (double)value * search->vector[i];
-  }
+  for (uint64_t i = first; i < end; i++)
+    sum += (double)search->item[i] * search->vector[i];
   return sum;
 }
 
 /* A vector is the half of the texts, the half of the images, and, if its width is odd, the bias. */
-static void rate(const struct search *search, const char *bytes, struct candidate *candidate) {
-  uint32_t half = search->dim / 2;
-  candidate->text = inner_product(search, bytes, 0, half);
-  candidate->image = inner_product(search, bytes, half, 2 * half);
-  candidate->bias = inner_product(search, bytes, 2 * half, search->dim);
+static void rate(const struct search *search, struct candidate *candidate) {
+  uint64_t half = search->dim / 2;
+  candidate->text = inner_product(search, 0, half);
+  candidate->image = inner_product(search, half, 2 * half);
+  candidate->bias = inner_product(search, 2 * half, search->dim);
   candidate->score = candidate->text + candidate->image + candidate->bias;
 }
 
@@ -177,12 +186,12 @@ static void on_item(void *context, int status, const struct m2se_redis_reply *re
     return;
   }
   const char *bytes = m2se_redis_reply_bytes(m2se_redis_reply_element(reply, field), &size);
-  bool good = size == search->dim * sizeof(float) &&
+  bool good = m2se_vector_decode(bytes, size, (uint32_t)search->dim, search->item) &&
               m2se_key_parse(search->ctl->config.redis_prefix, M2SE_KEY_ITEM, key->key.bytes, key->key.size,
                              candidate.id, &candidate.id_size);
   candidate.score = NAN;
   if (good)
-    rate(search, bytes, &candidate);
+    rate(search, &candidate);
   if (isfinite(candidate.score))
     consider(search, &candidate);
   else

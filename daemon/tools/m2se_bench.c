@@ -44,7 +44,9 @@ static const char usage[] =
     "  --users N, --events N   of ingest, with --items (100000, 200000)\n"
     "  --zipf N          the user of rank r has weight r^(-N/100); 0: all alike (100)\n"
     "  --event-ids 0|1   do events carry an event_id? (1)\n"
-    "  --vector-dim N    of the users' vectors (129)\n";
+    "  --vector-dim N, --float16 0|1    of the users' vectors (129, 0)\n"
+    "  --first-user N    number of the first user (0)\n"
+    "  --redis URI       a server that is there: only adds users to it, and measures no plain SETs\n";
 
 static void fail(int status, const char *what, const char *why) {
   fprintf(stderr, "m2se_bench: %s%s%s\n", what, *why ? ": " : "", why);
@@ -85,13 +87,16 @@ static struct flags parse(int count, char **arguments) {
                  {"events", &f.ingest.events, 1, 100000000},
                  {"zipf", &f.ingest.zipf_hundredths, 0, 300},
                  {"event-ids", &f.ingest.event_ids, 0, 1},
-                 {"vector-dim", &f.ingest.vector_dim, 1, 1024}};
-  enum { NUMBERS = sizeof numbers / sizeof *numbers, TARGETS = NUMBERS, HELP };
-  struct option options[NUMBERS + 3] = {0};
+                 {"vector-dim", &f.ingest.vector_dim, 1, 1024},
+                 {"float16", &f.ingest.float16, 0, 1},
+                 {"first-user", &f.ingest.first_user, 0, 9999999}};
+  enum { NUMBERS = sizeof numbers / sizeof *numbers, TARGETS = NUMBERS, REDIS, HELP };
+  struct option options[NUMBERS + 4] = {0};
   for (int k = 0; k < NUMBERS; k++) {
     options[k] = (struct option){numbers[k].name, required_argument, NULL, k};
   }
   options[TARGETS] = (struct option){"targets", required_argument, NULL, TARGETS};
+  options[REDIS] = (struct option){"redis", required_argument, NULL, REDIS};
   options[HELP] = (struct option){"help", no_argument, NULL, HELP};
   for (int k; (k = getopt_long(count, arguments, "", options, NULL)) != -1;) {
     if (k == HELP) {
@@ -99,6 +104,8 @@ static struct flags parse(int count, char **arguments) {
       exit(EX_OK);
     } else if (k == TARGETS && (!strcmp(optarg, "all") || !strcmp(optarg, "last"))) {
       f.targets = strcmp(optarg, "all") ? M2SE_TARGETS_LAST : M2SE_TARGETS_ALL;
+    } else if (k == REDIS) {
+      f.ingest.redis = optarg;
     } else if (k >= 0 && k < NUMBERS) {
       *numbers[k].value = number(numbers[k].name, optarg, numbers[k].low, numbers[k].high);
     } else {

@@ -152,8 +152,8 @@ static void on_sequence(void *context, const struct m2se_sequence_result *result
   on_answer(b, result->status, result->error);
 }
 
-static uint32_t user_number(const char *id) {
-  return (uint32_t)strtoul(id + 1, NULL, 10);
+static uint32_t user_number(const struct bench *b, const char *id) {
+  return (uint32_t)strtoul(id + 1, NULL, 10) - b->flags->first_user;
 }
 
 static int send_event(struct bench *b, uint32_t number) {
@@ -171,7 +171,7 @@ static int send_event(struct bench *b, uint32_t number) {
                                               .event_hash = number * UINT64_C(0x9e3779b97f4a7c15),
                                               .durable_position = number};
   int code = m2se_sequencer_apply(b->sequencer, &applied, on_sequence, b);
-  uint32_t *length = &b->lengths[user_number(event.user_id.data)];
+  uint32_t *length = &b->lengths[user_number(b, event.user_id.data)];
   if (!code && *length < KEEP)
     ++*length;
   return code;
@@ -182,7 +182,7 @@ static int send_vector(struct bench *b, uint32_t number) {
   for (uint32_t i = 0; i < b->flags->vector_dim; i++)
     vector[i] = (float)((number + i) % 251) / 251;
   char id[16];
-  int size = snprintf(id, sizeof id, "u%07u", number);
+  int size = snprintf(id, sizeof id, "u%07u", b->flags->first_user + number);
   const struct m2se_user_vector user = {.user_id = id,
                                         .user_id_size = (uint32_t)size,
                                         .vector = vector,
@@ -265,7 +265,8 @@ static int make_records(struct bench *b) {
     char user[16], item[16], event_id[16];
     uint32_t chosen = (uint32_t)m2se_random_below(f->seed, e, PURPOSE_ITEMS, 0, f->items);
     const struct m2se_interaction event = {
-        .user_id = {user, (size_t)snprintf(user, sizeof user, "u%07u", draw_user(f, sums, e))},
+        .user_id = {user,
+                    (size_t)snprintf(user, sizeof user, "u%07u", f->first_user + draw_user(f, sums, e))},
         .item_id = {item, (size_t)snprintf(item, sizeof item, "i%06u", chosen)},
         .event_id = {event_id, f->event_ids ? (size_t)snprintf(event_id, sizeof event_id, "e%010u", e) : 0},
         .kind = {"", 0},
@@ -293,7 +294,7 @@ static int start(struct bench *b) {
     code = m2se_error_set(b->error, M2SE_ENOMEM, "ingest: no memory for the catalogue");
   if (!code)
     code = m2sed_ring_new(&b->ring, 1 << 12, sizeof(struct m2sed_train_message));
-  if (!code)
+  if (!code && !f->redis)
     code = m2se_redis_child_start(&b->child, b->directory, PATIENCE_MS, b->error);
   if (code)
     return code;
@@ -306,14 +307,15 @@ static int start(struct bench *b) {
   }
   if (code)
     return m2se_error_set(b->error, code, "ingest: the catalogue takes no more");
-  const struct m2se_redis_settings redis = {.uri = m2se_redis_child_uri(b->child)};
+  const struct m2se_redis_settings redis = {.uri = b->child ? m2se_redis_child_uri(b->child) : f->redis};
   code = m2se_redis_new(&b->redis, &b->loop, &redis, b->error);
   if (!code)
     code = m2se_sequencer_new(&b->sequencer, b->redis,
                               &(struct m2se_sequencer_settings){"m2se:", KEEP, TTL_SECONDS}, b->error);
   if (!code)
-    code = m2se_publisher_new(&b->publisher, b->redis, &(struct m2se_publish_settings){"m2se:", TTL_SECONDS},
-                              b->error);
+    code = m2se_publisher_new(
+        &b->publisher, b->redis,
+        &(struct m2se_publish_settings){"m2se:", TTL_SECONDS, (enum m2se_vector_type)f->float16}, b->error);
   return code;
 }
 
@@ -349,8 +351,11 @@ static void end(struct bench *b) {
 
 static void measure(struct bench *b) {
   const struct m2se_bench_ingest_flags *f = b->flags;
-  double plain = run(b, send_plain, f->events);
-  run(b, send_flush, 1);
+  double plain = 0;
+  if (!f->redis) {
+    plain = run(b, send_plain, f->events);
+    run(b, send_flush, 1);
+  }
   double empty = memory_bytes(b), seconds = run(b, send_event, f->events),
          sequences = memory_bytes(b) - empty;
   /* Users whom no event chose have nothing: they are no part of the mean. */
@@ -361,18 +366,22 @@ static void measure(struct bench *b) {
     entries += b->lengths[u];
   }
   double writing = run(b, send_vector, f->users), vectors = memory_bytes(b) - empty - sequences;
-  double plain_again = run(b, send_plain, f->events);
-  plain = plain_again < plain ? plain_again : plain;
+  if (!f->redis) {
+    double plain_again = run(b, send_plain, f->events);
+    plain = plain_again < plain ? plain_again : plain;
+  }
   if (b->code)
     return;
   printf("{\"bench\": \"ingest\", \"events\": %u, \"users\": %u, \"mean_length\": %.2f, \"event_ids\": %s, "
          "\"events_per_second\": %.0f, \"plain_sets_per_second\": %.0f, \"peak_share\": %.4f, "
-         "\"vectors_per_second\": %.0f, \"vector_dim\": %u, \"sequence_bytes_per_user\": %.1f, "
+         "\"vectors_per_second\": %.0f, \"vector_dim\": %u, \"vector_type\": \"%s\", "
+         "\"sequence_bytes_per_user\": %.1f, "
          "\"vector_bytes_per_user\": %.1f, \"gib_per_million_users\": %.3f, \"context_items\": %" PRIu64
          "}\n",
          f->events, users, (double)entries / users, f->event_ids ? "true" : "false", f->events / seconds,
-         f->events / plain, plain / seconds, f->users / writing, f->vector_dim, sequences / users,
-         vectors / f->users, 1e6 * (sequences / users + vectors / f->users) / 0x1p30, b->context_items);
+         plain > 0 ? f->events / plain : 0, plain / seconds, f->users / writing, f->vector_dim,
+         m2se_vector_type_name((enum m2se_vector_type)f->float16), sequences / users, vectors / f->users,
+         1e6 * (sequences / users + vectors / f->users) / 0x1p30, b->context_items);
 }
 
 int m2se_bench_ingest(const struct m2se_bench_ingest_flags *flags, struct m2se_error *error) {

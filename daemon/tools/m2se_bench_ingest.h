@@ -11,6 +11,9 @@ struct m2se_bench_ingest_flags {
   uint32_t zipf_hundredths; /* a user of rank r has weight r^(-this / 100); 0: all alike */
   uint32_t event_ids;       /* 0: records carry none */
   uint32_t vector_dim;      /* of the vectors written afterwards, one a user */
+  uint32_t float16;         /* their type; 0: float32 */
+  uint32_t first_user;      /* number of the user of rank 0 */
+  const char *redis;        /* URI of a server that is there, to which this is added; NULL: one of its own */
 };
 
 /* Prints one JSON line. Of model/error.h. */

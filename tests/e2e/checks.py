@@ -60,7 +60,7 @@ def worst_difference(found, wanted):
     return max(abs(a - b) for a, b in zip(found, wanted, strict=True))
 
 
-def check_vectors(world, daemon, database):
+def check_vectors(world, daemon, database, vector_type="float32"):
     """Vectors of users and items are those of the newest checkpoint's weights, and of one epoch."""
     weights = vectors.Weights(daemon.generations()[-1])
     sequences = {}
@@ -75,15 +75,18 @@ def check_vectors(world, daemon, database):
         names = [name.decode() for name in client.call("HGETALL", f"{stored.PREFIX}model")]
     model = dict(zip(names[::2], names[1::2], strict=True))
     assert model["step"] == daemon.manifest()["step"] == weights.metadata["step"], model
-    assert model["metric"] == "ip" and int(model["dim"]) == 2 * weights.width + 1
+    dim = 2 * weights.width + 1
+    assert model["metric"] == "ip" and int(model["dim"]) == dim and model["type"] == vector_type
+    bytes_each, rounding = {"float32": (4, 0), "float16": (2, 2**-11)}[vector_type]
     users = read_hashes(world, database, "user", sequences, ("v", "epoch", "step", "n", "event_ms"))
     items = read_hashes(world, database, "item", world.features, ("v", "epoch"))
     worst = {}
     for kind, found, wanted in (("user", users, user_vectors), ("item", items, item_vectors)):
         for name, fields in found.items():
             assert fields["epoch"].decode() == model["epoch"], (kind, name, fields["epoch"], model)
-            difference = worst_difference(stored.floats(fields["v"]), wanted[name])
-            assert difference < 1e-4, (kind, name, difference)
+            assert len(fields["v"]) == bytes_each * dim
+            difference = worst_difference(stored.vector(fields["v"], dim), wanted[name])
+            assert difference < 1e-4 + rounding * max(map(abs, wanted[name])), (kind, name, difference)
             worst[kind] = max(worst.get(kind, 0), difference)
     for user, fields in users.items():
         entries = world.expected.sequences[user]

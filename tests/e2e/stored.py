@@ -51,6 +51,12 @@ def floats(data):
     return array.array("f", data)  # the machines that run this are little-endian, as the format is
 
 
+def vector(data, dim):
+    """A vector of a user or an item: its length says whether it is float32 or float16."""
+    assert len(data) in (4 * dim, 2 * dim), (len(data), dim)
+    return struct.unpack(f"<{dim}{'f' if len(data) == 4 * dim else 'e'}", data)
+
+
 # ---- with plain redis-cli ----
 
 ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"a": b"\a", b"b": b"\b"}

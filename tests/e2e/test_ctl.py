@@ -324,6 +324,8 @@ def check_recommend(ctl, redis):
     dim, epoch, wanted = 9, 5, {}
     user = floats([draw.gauss(0, 1) for _ in range(dim)])
     write_user(redis, "42", user, epoch)
+    assert "the model says 0 numbers" in ctl.complaint(DATA, "recommend", "42")
+    redis.call("HSET", "m2se:model", "dim", dim)
     for number in range(3000):
         item = f"{{item}} {number}"
         good, bad = (floats([draw.gauss(0, 1) for _ in range(dim)]) for _ in range(2))

@@ -269,6 +269,41 @@ static void test_model_and_status(void **state) {
   assert_int_equal(m2se_redis_read_status(stage->reader, &status, &size, &error), M2SE_EFORMAT);
 }
 
+/* A restart with another vector type: both stand side by side, and the reader tells them apart. */
+static void test_float16(void **state) {
+  struct stage *stage = *state;
+  publish_item(stage, "i", 1, 8);
+  publish_user(stage, "u", 1, 8);
+  rig_run_until(&stage->rig, &stage->done, 2);
+  stage->done = 0;
+  struct m2se_publisher *before = stage->publisher;
+  const struct m2se_publish_settings settings = {
+      .prefix = "m2se:", .user_ttl_seconds = 1000, .vector_type = M2SE_VECTOR_FLOAT16};
+  struct m2se_error error = {0};
+  assert_int_equal(m2se_publisher_new(&stage->publisher, stage->rig.redis, &settings, &error), 0);
+  struct m2se_published_model model = {.epoch = 9, .step = 2, .dim = DIM, .lineage = "0123abc"};
+  assert_int_equal(m2se_publish_model(stage->publisher, &model, on_done, stage), 0);
+  publish_user(stage, "new", 2, 9);
+  rig_run_until(&stage->rig, &stage->done, 2);
+  stage->done = 0;
+  assert_string_equal(rig_admin(&stage->rig, "HSTRLEN m2se:user:new v"), "258");
+  assert_string_equal(rig_admin(&stage->rig, "HGET m2se:model type"), "float16");
+  assert_int_equal(m2se_redis_read_model(stage->reader, &model, &error), 0);
+  assert_int_equal(model.type, M2SE_VECTOR_FLOAT16);
+  publish_item(stage, "i", 2, 9);
+  check_item(stage, 9, 2, 8, 1);
+  struct m2se_user_vector user;
+  assert_int_equal(m2se_redis_read_user(stage->reader, "u", 1, &user, &error), 0);
+  check(user.vector, user.dim, 1);
+  assert_int_equal(m2se_redis_read_user(stage->reader, "new", 3, &user, &error), 0);
+  check(user.vector, user.dim, 2);
+  float wide[DIM] = {70000};
+  user = (struct m2se_user_vector){"u", 1, wide, DIM, 9, 1, 1, 1};
+  assert_int_equal(m2se_publish_user(stage->publisher, &user, on_done, stage), M2SE_ERANGE);
+  assert_int_equal(m2se_publish_item(stage->publisher, "i", 1, wide, DIM, 9, on_done, stage), M2SE_ERANGE);
+  m2se_publisher_free(before);
+}
+
 static void test_deletion(void **state) {
   struct stage *stage = *state;
   publish_user(stage, "u", 1, 1);
@@ -328,6 +363,7 @@ int main(void) {
       WITH_SERVER(test_item_epochs),  WITH_SERVER(test_many_items),
       WITH_SERVER(test_deletion),     WITH_SERVER(test_model_and_status),
       WITH_SERVER(test_foreign_type), WITH_SERVER(test_reader_errors),
+      WITH_SERVER(test_float16),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
