@@ -5,6 +5,7 @@
 #include <string.h>
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -60,7 +61,8 @@ static float float_of(uint16_t half) {
 
 #if defined(__x86_64__)
 bool m2se_vector_has_f16c(void) {
-  return __builtin_cpu_supports("avx") && __builtin_cpu_supports("f16c");
+  unsigned a, b, c = 0, d;
+  return __builtin_cpu_supports("avx") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 
 __attribute__((target("avx,f16c"))) static uint32_t to_half_f16c(const float *from, uint16_t *to,
