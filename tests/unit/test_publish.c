@@ -298,7 +298,7 @@ static void test_float16(void **state) {
   assert_int_equal(m2se_redis_read_user(stage->reader, "new", 3, &user, &error), 0);
   check(user.vector, user.dim, 2);
   float wide[DIM] = {70000};
-  user = (struct m2se_user_vector){"u", 1, wide, DIM, 9, 1, 1, 1};
+  user = (struct m2se_user_vector){"u", 1, wide, DIM, 9, 1, 1, 1, 0};
   assert_int_equal(m2se_publish_user(stage->publisher, &user, on_done, stage), M2SE_ERANGE);
   assert_int_equal(m2se_publish_item(stage->publisher, "i", 1, wide, DIM, 9, on_done, stage), M2SE_ERANGE);
   m2se_publisher_free(before);
