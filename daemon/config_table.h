@@ -78,6 +78,9 @@
     "Sequences of a mini-batch, fresh and replayed ones together.") \
   X(train, threads, COUNT, "1", 1, 256, "", 0, \
     "Threads of a training step. The result is the same for any number.") \
+  X(train, nice, COUNT, "10", 0, 19, "", 0, \
+    "How far the training threads stand back when processors are short, so that vectors stay fresh: 0 not " \
+    "at all, 19 most.") \
   X(train, targets, CHOICE, "all", 0, 0, "all|last", 0, \
     "A target at every position, or (the paper) at the last one.") \
   X(train, learning_rate, REAL, "0.003", 0, 10, "", 0, "Adam's learning rate.") \

@@ -13,6 +13,7 @@
 int m2sed_train_settings_check(const struct m2sed_train_settings *settings, struct m2se_error *error) {
   CHECK(batch, settings->batch >= 1 && settings->batch <= 65536, "in 1..65536");
   CHECK(threads, settings->threads >= 1 && settings->threads <= 256, "in 1..256");
+  CHECK(nice, settings->nice >= 0 && settings->nice <= 19, "in 0..19");
   CHECK(replay_ratio, settings->replay_ratio >= 0 && settings->replay_ratio <= 1000, "in 0..1000");
   CHECK(reservoir_capacity, settings->reservoir_capacity <= 1u << 24, "in 0..16777216");
   CHECK(batch_ms, settings->batch_ms >= 0, "at least 0");

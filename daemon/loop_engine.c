@@ -39,6 +39,7 @@ static int make_trainer(struct m2sed_loop *loop, const struct m2se_config *model
   const struct m2sed_train_settings settings = {
       .batch = (uint32_t)c->train_batch,
       .threads = (uint32_t)c->train_threads,
+      .nice = (int32_t)c->train_nice,
       .batch_ms = (int64_t)(c->train_batch_seconds * 1000),
       .backlog = (uint32_t)c->train_backlog,
       /* A backfill has time. */

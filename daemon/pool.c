@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 /* DESIGN. `ticket` holds the number of the job and how many of its tasks nobody has taken. A thread takes one
@@ -18,6 +19,7 @@
  * sees to it that results don't depend on it. */
 struct m2sed_pool {
   uint32_t threads;
+  int nice;
   void (*task)(void *arg, uint32_t t, uint32_t w);
   void *arg;
   uint32_t tasks;
@@ -97,8 +99,16 @@ static void wait_for_work(struct m2sed_pool *pool) {
   pthread_mutex_unlock(&pool->lock);
 }
 
+void m2sed_pool_lower_thread(int nice) {
+  assert(nice >= 0 && nice <= 19);
+  if (nice > 0) {
+    (void)setpriority(PRIO_PROCESS, 0, nice); /* Linux: of this thread only */
+  }
+}
+
 static void *worker_main(void *arg) {
   struct worker *worker = arg;
+  m2sed_pool_lower_thread(worker->pool->nice);
   while (!atomic_load(&worker->pool->stop)) {
     wait_for_work(worker->pool);
     take_tasks(worker->pool, worker->number);
@@ -145,7 +155,7 @@ struct m2se_workers m2sed_pool_workers(struct m2sed_pool *pool) {
   return (struct m2se_workers){.count = pool->threads, .run = pool_run, .pool = pool};
 }
 
-int m2sed_pool_new(struct m2sed_pool **pool, uint32_t threads, struct m2se_error *error) {
+int m2sed_pool_new(struct m2sed_pool **pool, uint32_t threads, int nice, struct m2se_error *error) {
   *pool = NULL;
   if (threads < 1 || threads > M2SED_POOL_THREADS_MAX) {
     return m2se_error_set(error, M2SE_EINVAL, "threads: %u is not in 1..%d", threads, M2SED_POOL_THREADS_MAX);
@@ -157,6 +167,7 @@ int m2sed_pool_new(struct m2sed_pool **pool, uint32_t threads, struct m2se_error
   }
   memset(p, 0, bytes);
   p->threads = threads;
+  p->nice = nice;
   pthread_mutex_init(&p->lock, NULL);
   pthread_cond_init(&p->wake, NULL);
   sigset_t all, before;

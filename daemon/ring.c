@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "model/error.h"
@@ -135,6 +136,13 @@ void m2sed_waker_sleep(struct m2sed_waker *waker) {
     /* Returns at once if the state has changed since; a signal only means another round. */
     syscall(SYS_futex, &waker->state, FUTEX_WAIT_PRIVATE, WAKER_SLEEPS, NULL, NULL, 0);
   }
+}
+
+void m2sed_waker_nap(struct m2sed_waker *waker, int64_t ns_max) {
+  assert(ns_max >= 0);
+  struct timespec wait = {ns_max / 1000000000, ns_max % 1000000000};
+  syscall(SYS_futex, &waker->state, FUTEX_WAIT_PRIVATE, WAKER_SLEEPS, &wait, NULL, 0);
+  m2sed_waker_cancel(waker);
 }
 
 void m2sed_waker_wake(struct m2sed_waker *waker) {

@@ -57,6 +57,7 @@ struct m2sed_waker {
 void m2sed_waker_prepare(struct m2sed_waker *waker);
 void m2sed_waker_cancel(struct m2sed_waker *waker);
 void m2sed_waker_sleep(struct m2sed_waker *waker);
+void m2sed_waker_nap(struct m2sed_waker *waker, int64_t ns_max); /* the same, for so long at most */
 void m2sed_waker_wake(struct m2sed_waker *waker);
 struct m2sed_notify m2sed_waker_notify(struct m2sed_waker *waker); /* a callback that wakes it */
 

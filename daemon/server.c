@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "daemon/batcher.h"
 #include "daemon/evaluate.h"
@@ -15,9 +16,14 @@
 enum {
   USERS = M2SED_JUDGED_MAX,
   OUTPUT_CAPACITY = 128,
-  /* So many users wait: the evaluation is left out. As the queue settles just there when the processors are
-   * short, it bounds how long a vector waits. */
-  BUSY_USERS = 2 * USERS
+  /* So many users wait: the evaluation is left out. It costs several times what the vector does, and as the
+   * queue settles just there when the processors are short, it bounds how long a vector waits. */
+  BUSY_USERS = 8,
+  /* So many batches of users in a row go before a block of items. */
+  USERS_FIRST = 8,
+  /* While readers have an epoch, encoding the next one takes at most one part in so many of the time: each
+   * vector also costs the loop and Redis about as much, and epochs follow each other without a pause. */
+  ITEMS_SHARE = 10
 };
 
 struct m2sed_server {
@@ -37,6 +43,8 @@ struct m2sed_server {
   struct m2sed_evaluation *evaluation; /* NULL: off */
   struct m2sed_recommender recommender;
   bool stopping;
+  uint32_t users_went_first; /* batches since the last block of items */
+  int64_t items_due_ns;      /* the next block of the next epoch */
 
   /* A batch of users. */
   uint32_t seq_ptr[USERS + 1];
@@ -59,8 +67,34 @@ static void encode_items(struct m2sed_server *server, struct m2sed_table *table,
   }
 }
 
+static int64_t now_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* Only the items of the next epoch are in no hurry, and only while there is one that can be read. */
+static bool items_have_time(const struct m2sed_server *server) {
+  return server->current->copy != NULL && server->current->queue_count == 0 && server->current->announced;
+}
+
+/* How long until the next block of items may be encoded; 0: it may now, or there is none. */
+static int64_t items_wait_ns(const struct m2sed_server *server) {
+  if (!items_have_time(server) || server->next->copy == NULL || server->next->queue_count == 0) {
+    return 0;
+  }
+  int64_t wait_ns = server->items_due_ns - now_ns();
+  return wait_ns > 0 ? wait_ns : 0;
+}
+
 /* One block, of the current epoch first. Returns whether there was anything to do. */
 static bool work_on_items(struct m2sed_server *server) {
+  bool users_wait = m2sed_ring_used(server->input) > 0;
+  if (items_wait_ns(server) > 0 ||
+      (users_wait && items_have_time(server) && ++server->users_went_first < USERS_FIRST)) {
+    return false;
+  }
+  server->users_went_first = 0;
   struct m2sed_table *tables[] = {server->current, server->next};
   uint32_t slots[M2SED_ITEM_BLOCK];
   for (int i = 0; i < 2; i++) {
@@ -70,7 +104,10 @@ static bool work_on_items(struct m2sed_server *server) {
     }
     uint32_t count = m2sed_table_next(table, &server->view, slots);
     if (count > 0) {
+      int64_t begin_ns = now_ns();
       encode_items(server, table, slots, count);
+      int64_t end_ns = now_ns();
+      server->items_due_ns = end_ns + (ITEMS_SHARE - 1) * (end_ns - begin_ns);
       return true;
     }
     if (!table->announced) {
@@ -330,7 +367,8 @@ static void *server_main(void *arg) {
     if (work(server)) {
       m2sed_waker_cancel(&server->waker);
     } else {
-      m2sed_waker_sleep(&server->waker);
+      int64_t wait_ns = items_wait_ns(server);
+      wait_ns > 0 ? m2sed_waker_nap(&server->waker, wait_ns) : m2sed_waker_sleep(&server->waker);
     }
   }
   struct m2sed_served_message *answer = claim_answer(server);

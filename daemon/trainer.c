@@ -178,6 +178,7 @@ static bool work(struct m2sed_trainer *trainer) {
 
 static void *trainer_main(void *arg) {
   struct m2sed_trainer *trainer = arg;
+  m2sed_pool_lower_thread(trainer->settings.nice);
   while (!trainer->stopping || trainer->snapshot_wanted) {
     if (work(trainer)) {
       continue;
@@ -207,7 +208,7 @@ static int allocate(struct m2sed_trainer *trainer, const struct m2se_config *con
   const struct m2sed_train_settings *settings = &trainer->settings;
   int code = m2sed_learning_new(&trainer->learning, config, settings, restored, error);
   if (code == 0) {
-    code = m2sed_pool_new(&trainer->pool, settings->threads, error);
+    code = m2sed_pool_new(&trainer->pool, settings->threads, settings->nice, error);
   }
   if (code == 0 &&
       (m2sed_ring_new(&trainer->input, settings->ring_capacity, sizeof(struct m2sed_train_message)) < 0 ||

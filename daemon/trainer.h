@@ -17,6 +17,7 @@
 struct m2sed_train_settings {
   uint32_t batch;              /* train.batch: examples of a mini-batch, fresh and replayed; 1..65536 */
   uint32_t threads;            /* train.threads, 1.. */
+  int32_t nice;                /* train.nice: of these threads, 0..19 */
   int64_t batch_ms;            /* train.batch_seconds: event time that closes a mini-batch; 0: none does */
   uint32_t backlog;            /* train.backlog: examples that may wait beyond a mini-batch */
   bool shrink;                 /* train.overload: while it is half full, replay is taken away */

@@ -40,9 +40,11 @@ static const struct pair consumer_pairs[] = {{"enable.auto.commit", "false"},
 
 /* Better than librdkafka's own: a broker that is back, or a topic that is made, is seen in seconds; and after
  * a kill the group waits 10 s, not 45, before it gives the partitions of the dead member to its successor. A
- * busy owner costs no membership: heartbeats come from librdkafka's own thread. */
+ * busy owner costs no membership: heartbeats come from librdkafka's own thread. A request is never held back
+ * for the acknowledgement of the one before: an event would wait for it. */
 static const struct pair defaults[] = {{"reconnect.backoff.max.ms", "1000"},
                                        {"topic.metadata.refresh.interval.ms", "10000"},
+                                       {"socket.nagle.disable", "true"},
                                        {"session.timeout.ms", "10000"},
                                        {"heartbeat.interval.ms", "3000"}};
 
@@ -186,6 +188,8 @@ int m2se_kafka_handle_new(rd_kafka_t **handle, struct m2se_kafka *kafka, enum m2
                                 {"client.id", settings->client_id ? settings->client_id : "m2sed"},
                                 {"log.queue", "true"}};
   int code = set_all(conf, defaults, sizeof defaults / sizeof defaults[0], error);
+  if (!code && kind == M2SE_KAFKA_KIND_PRODUCER)
+    code = set(conf, "linger.ms", "1", error); /* not librdkafka's 5: they would be part of an event's way */
   if (!code)
     code = set_owners(conf, settings, error);
   if (!code)

@@ -404,7 +404,7 @@ int main(int count, char **arguments) {
   struct flags flags = parse(count, arguments);
   struct m2se_error error = {0};
   struct m2sed_pool *pool;
-  if (m2se_blas_check(&error) || m2sed_pool_new(&pool, flags.threads, &error)) {
+  if (m2se_blas_check(&error) || m2sed_pool_new(&pool, flags.threads, 0, &error)) {
     fail(EX_SOFTWARE, "start", error.text);
   }
   struct m2se_workers workers = m2sed_pool_workers(pool);

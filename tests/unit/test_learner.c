@@ -108,7 +108,7 @@ static void test_same_bits(void **state) {
     struct m2se_learner *learner = learner_of(&s);
     struct m2sed_pool *pool;
     struct m2se_error error;
-    assert_int_equal(m2sed_pool_new(&pool, threads, &error), 0);
+    assert_int_equal(m2sed_pool_new(&pool, threads, 0, &error), 0);
     struct m2se_workers workers = m2sed_pool_workers(pool);
     for (int k = 0; k < 12; k++) {
       step(learner, &s, &workers, true);

@@ -173,7 +173,7 @@ static void test_any_number_of_workers(void **unused) {
     struct m2sed_pool *pool;
     struct m2se_error error;
     settings.threads = threads;
-    assert_int_equal(m2sed_pool_new(&pool, threads, &error), 0);
+    assert_int_equal(m2sed_pool_new(&pool, threads, 0, &error), 0);
     struct m2se_workers workers = m2sed_pool_workers(pool);
     struct m2sed_learning *learning = open_learning(&config, &settings, NULL);
     take_items(learning);

@@ -58,7 +58,7 @@ static void test_every_task_once(void **state) {
   for (uint32_t threads = 1; threads <= WORKERS; threads++) {
     struct m2sed_pool *pool;
     struct m2se_error error = {0};
-    assert_int_equal(m2sed_pool_new(&pool, threads, &error), 0);
+    assert_int_equal(m2sed_pool_new(&pool, threads, 0, &error), 0);
     assert_int_equal(m2sed_pool_workers(pool).count, threads);
     check_runs(pool, 2000, 0);
     check_runs(pool, 20, 300);
@@ -70,10 +70,10 @@ static void test_limits(void **state) {
   (void)state;
   struct m2sed_pool *pool;
   struct m2se_error error = {0};
-  assert_int_equal(m2sed_pool_new(&pool, 0, &error), M2SE_EINVAL);
+  assert_int_equal(m2sed_pool_new(&pool, 0, 0, &error), M2SE_EINVAL);
   assert_null(pool);
   assert_non_null(strstr(error.text, "threads"));
-  assert_int_equal(m2sed_pool_new(&pool, M2SED_POOL_THREADS_MAX + 1, &error), M2SE_EINVAL);
+  assert_int_equal(m2sed_pool_new(&pool, M2SED_POOL_THREADS_MAX + 1, 0, &error), M2SE_EINVAL);
   m2sed_pool_free(NULL);
 }
 
@@ -82,7 +82,7 @@ static void test_ends_idle(void **state) {
   (void)state;
   for (int i = 0; i < 20; i++) {
     struct m2sed_pool *pool;
-    assert_int_equal(m2sed_pool_new(&pool, 3, NULL), 0);
+    assert_int_equal(m2sed_pool_new(&pool, 3, 0, NULL), 0);
     if (i % 2 == 0) {
       nanosleep(&(struct timespec){0, 500000}, NULL);
     }
