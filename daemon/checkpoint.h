@@ -93,8 +93,9 @@ int m2sed_checkpoint_write(const char *dir, const struct m2sed_checkpoint_state 
                            const struct m2sed_checkpoint_info *info, uint64_t *generation, uint64_t *bytes,
                            struct m2se_error *error);
 
-/* The newest good generation. M2SE_EMISSING: there is none at all, the directory too may be missing; any
- * other error: some exist and none is good, or no memory. refused (may be NULL) is told of each one passed
+/* The newest good generation. M2SE_EMISSING: there is none at all, the directory too may be missing;
+ * M2SE_EFORMAT: some exist, and the contents of none are good; M2SE_EIO: nor could all be read; or no memory.
+ * refused (may be NULL) is told of each one passed
  * over and why. *state is freed with m2sed_checkpoint_state_free. */
 int m2sed_checkpoint_load(struct m2sed_checkpoint_state **state, const char *dir,
                           void (*refused)(void *arg, uint64_t generation, const char *why), void *arg,
@@ -104,6 +105,10 @@ int m2sed_checkpoint_load(struct m2sed_checkpoint_state **state, const char *dir
 int m2sed_checkpoint_oldest(const char *dir, struct m2sed_position **positions, uint32_t *count,
                             struct m2se_error *error);
 void m2sed_checkpoint_state_free(struct m2sed_checkpoint_state *state); /* of load; NULL is allowed */
+
+/* Calls all generations "bad-gen-N": nobody loads them, and an operator may still look at them. Call with the
+ * lock held. */
+int m2sed_checkpoint_set_aside(const char *dir, struct m2se_error *error);
 
 /* Removes what interrupted writers left (gen-*.tmp.*). Call with the lock held, before the first write. */
 int m2sed_checkpoint_clean(const char *dir, struct m2se_error *error);

@@ -22,6 +22,12 @@ static int failed(struct m2se_error *error, const char *path, const char *what) 
   return m2se_error_set(error, M2SE_EIO, "%s: %s: %s", path, what, strerror(errno));
 }
 
+/* A generation without one of its files is damaged; one whose file cannot be opened may be good. */
+static int open_failed(struct m2se_error *error, const char *path) {
+  return m2se_error_set(error, errno == ENOENT ? M2SE_EFORMAT : M2SE_EIO, "%s: open: %s", path,
+                        strerror(errno));
+}
+
 int m2sed_path_format(char *path, struct m2se_error *error, const char *format, ...) {
   va_list args;
   va_start(args, format);
@@ -60,7 +66,7 @@ int m2sed_file_sum(const char *path, struct m2sed_file_sum *sum, struct m2se_err
   int code = 0;
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) {
-    return failed(error, path, "open");
+    return open_failed(error, path);
   }
   char *chunk = malloc(CHUNK);
   XXH3_state_t *state = XXH3_createState();

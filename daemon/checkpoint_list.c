@@ -2,6 +2,7 @@
 #include <assert.h>
 #include <dirent.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -94,6 +95,34 @@ int m2sed_checkpoint_clean(const char *dir, struct m2se_error *error) {
   }
   closedir(directory);
   return code;
+}
+
+static int set_aside(const char *dir, uint64_t generation, struct m2se_error *error) {
+  char path[M2SED_PATH_BYTES], away[M2SED_PATH_BYTES], name[32];
+  m2sed_generation_name(name, sizeof name, generation);
+  int code = m2sed_generation_path(path, dir, generation, NULL, error);
+  for (uint32_t time = 1; code == 0; time++) { /* the number may have been set aside before */
+    code = time == 1 ? m2sed_path_format(away, error, "%s/bad-%s", dir, name)
+                     : m2sed_path_format(away, error, "%s/bad-%s.%u", dir, name, time);
+    if (code == 0 && rename(path, away) == 0) {
+      return 0;
+    }
+    if (code == 0 && errno != EEXIST && errno != ENOTEMPTY) {
+      code = m2se_error_set(error, M2SE_EIO, "%s: rename: %s", away, strerror(errno));
+    }
+  }
+  return code;
+}
+
+int m2sed_checkpoint_set_aside(const char *dir, struct m2se_error *error) {
+  uint64_t *generations;
+  uint32_t count;
+  int code = m2sed_checkpoint_list(dir, &generations, &count, error);
+  for (uint32_t i = 0; i < count && code == 0; i++) {
+    code = set_aside(dir, generations[i], error);
+  }
+  free(generations);
+  return code < 0 ? code : m2sed_directory_sync(dir, error);
 }
 
 int m2sed_checkpoint_manifest(const char *dir, uint64_t generation, char **text, size_t *length,

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "daemon/checkpoint_files.h"
 
@@ -127,6 +128,13 @@ static int load_generation(struct m2sed_checkpoint_state **state, const char *di
   return 0;
 }
 
+static bool has_manifest(const char *dir, uint64_t generation) {
+  char path[M2SED_PATH_BYTES];
+  struct m2se_error error;
+  return m2sed_generation_path(path, dir, generation, M2SED_MANIFEST, &error) == 0 &&
+         (access(path, F_OK) == 0 || errno != ENOENT);
+}
+
 int m2sed_checkpoint_load(struct m2sed_checkpoint_state **state, const char *dir,
                           void (*refused)(void *arg, uint64_t generation, const char *why), void *arg,
                           struct m2se_error *error) {
@@ -138,11 +146,13 @@ int m2sed_checkpoint_load(struct m2sed_checkpoint_state **state, const char *dir
     return code;
   }
   struct m2se_error why = {0};
+  bool unread = false; /* a disk that cannot be read says nothing about a generation either */
   for (uint32_t i = count; i > 0; i--) {
     code = load_generation(state, dir, generations[i - 1], &why);
     if (code == 0 || code == M2SE_ENOMEM) { /* no memory says nothing about the generation */
       break;
     }
+    unread |= code == M2SE_EIO && has_manifest(dir, generations[i - 1]);
     if (refused != NULL) {
       refused(arg, generations[i - 1], why.text);
     }
@@ -156,8 +166,8 @@ int m2sed_checkpoint_load(struct m2sed_checkpoint_state **state, const char *dir
   }
   return code == 0
              ? 0
-             : m2se_error_set(error, M2SE_EFORMAT, "%s: none of %u generations can be used; the oldest: %s",
-                              dir, count, why.text);
+             : m2se_error_set(error, unread ? M2SE_EIO : M2SE_EFORMAT,
+                              "%s: none of %u generations can be used; the oldest: %s", dir, count, why.text);
 }
 
 int m2sed_checkpoint_oldest(const char *dir, struct m2sed_position **positions, uint32_t *position_count,

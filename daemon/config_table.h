@@ -140,8 +140,8 @@
   X(checkpoint, every_seconds, COUNT, "60", 1, 1e9, "", 0, "Time between two checkpoints, seconds.") \
   X(checkpoint, keep, COUNT, "3", 1, 1000, "", 0, "Newest checkpoints that are kept.") \
   X(checkpoint, init_if_empty, SWITCH, "false", 0, 0, "", 0, \
-    "Start with fresh weights if there is no checkpoint; else that is refused, because it may mean a " \
-    "wrong folder.") \
+    "Start with fresh weights if there is no checkpoint, or if all are damaged (they are kept as " \
+    "bad-gen-N); else that is refused, because it may mean a wrong folder.") \
   X(features, store, TEXT, "", 0, 400, "", RESERVED, \
     "Folder of the feature rows computed from texts and images.") \
   X(features, text_model, TEXT, "", 0, 400, "", RESERVED, "Folder of the text model.") \

@@ -345,11 +345,30 @@ static int take_state(struct m2sed_loop *loop, struct m2se_error *error) {
   return code;
 }
 
+/* The newest good one, or M2SE_EMISSING: there is none, or all were damaged and the operator lets them go. */
+static int find_checkpoint(struct m2sed_loop *loop, struct m2se_error *error) {
+  const char *dir = loop->config->checkpoint_dir;
+  int code = m2sed_checkpoint_load(&loop->restored, dir, on_refused, loop, error);
+  if (code != M2SE_EFORMAT)
+    return code;
+  if (!loop->config->checkpoint_init_if_empty)
+    return m2se_error_prefix(error, code,
+                             "--init-if-empty sets them aside and begins with fresh weights, but first look "
+                             "whether a copy is elsewhere");
+  code = m2sed_checkpoint_set_aside(dir, error);
+  if (code)
+    return code;
+  M2SED_LOG(loop->log, ERROR,
+            "all checkpoints are damaged: set aside as bad-gen-N, all that was learned is lost",
+            M2SED_S("folder", dir));
+  return M2SE_EMISSING;
+}
+
 static int load_checkpoint(struct m2sed_loop *loop, struct m2se_error *error) {
   const char *dir = loop->config->checkpoint_dir;
   int code = m2sed_checkpoint_clean(dir, error);
   if (!code)
-    code = m2sed_checkpoint_load(&loop->restored, dir, on_refused, loop, error);
+    code = find_checkpoint(loop, error);
   if (code == M2SE_EMISSING) {
     if (!loop->config->checkpoint_init_if_empty)
       return m2se_error_set(

@@ -241,14 +241,27 @@ def damaged(world, daemon, choose):
         is_whole(world, daemon)
 
 
-def all_bad(daemon):
-    for generation in daemon.generations():
+def all_bad(daemon, forget):
+    """It refuses them, and with --init-if-empty sets them aside; then it is a beginning like the first one."""
+    bad = daemon.generations()
+    for generation in bad:
         cut(generation / "model.safetensors", 100)
     process = Process(daemon.command, daemon.folder / "refused.log").start()
     assert process.wait() > 0 and "generations can be used" in process.output(), process.output()
+    assert "--init-if-empty" in process.output() and daemon.generations() == bad
+    # Who begins anew with the weights does so with the sequences, of which Redis has only the newest entries.
+    forget()
+    daemon.run_to_the_end("--init-if-empty")
+    assert "all checkpoints are damaged" in daemon.process.output()
+    for generation in bad:
+        assert (generation.parent / f"bad-{generation.name}" / "MANIFEST.json").exists(), generation
+    assert verify(daemon) == 0
+
+
+def none_there(daemon):
     for generation in daemon.generations():
         shutil.rmtree(generation)
-    process.start()
+    process = Process(daemon.command, daemon.folder / "refused.log").start()
     assert process.wait() > 0 and "--init-if-empty" in process.output(), process.output()
 
 
@@ -273,12 +286,10 @@ def main():
         with timed("damaged generations"):
             noticed(daemon, choose)
             damaged(world, daemon, choose)
-        all_bad(daemon)
-        # Who begins anew with the weights does so with the sequences, of which Redis has only the newest entries.
         with world.database(0) as client:
-            client.call("FLUSHDB")
-        daemon.run_to_the_end("--init-if-empty")
+            all_bad(daemon, lambda: client.call("FLUSHDB"))
         check_all(world, daemon, 0)
+        none_there(daemon)
 
 
 main()

@@ -368,6 +368,66 @@ static void test_state_from_strangers(void **unused) {
 
 /* ---- none, or none that is good ---- */
 
+/* What is set aside stays, under a name of its own each time, and numbers begin anew. */
+static void test_set_aside(void **unused) {
+  (void)unused;
+  struct checkpoint_rig rig;
+  struct m2sed_checkpoint_state *loaded;
+  struct m2se_error error;
+  struct stat status;
+  char path[256];
+  rig_start(&rig);
+  for (uint32_t time = 1; time <= 3; time++) {
+    assert_true(rig_write(&rig) == 1);
+    assert_int_equal(m2sed_checkpoint_set_aside(rig.dir, &error), 0);
+    assert_int_equal(rig_load(&rig, &loaded), M2SE_EMISSING);
+    assert_int_equal(rig_entries(rig.dir), time);
+  }
+  for (uint32_t time = 1; time <= 3; time++) {
+    snprintf(path, sizeof path,
+             time == 1 ? "%s/bad-gen-0000000001/MANIFEST.json" : "%s/bad-gen-0000000001.%u/MANIFEST.json",
+             rig.dir, time);
+    assert_int_equal(stat(path, &status), 0);
+  }
+  assert_int_equal(m2sed_checkpoint_set_aside(rig.dir, &error), 0); /* nothing to do */
+  rig_stop(&rig);
+}
+
+/* An older generation becomes the newest; those between are called undone. */
+static void test_roll_back(void **unused) {
+  (void)unused;
+  struct checkpoint_rig rig;
+  struct m2sed_checkpoint_state *loaded;
+  struct m2se_error error;
+  struct stat status;
+  char path[256];
+  uint64_t copy;
+  rig_start(&rig);
+  rig.info.keep = 10;
+  assert_true(rig_write(&rig) == 1);
+  uint64_t step = rig.state.step;
+  for (uint64_t generation = 2; generation <= 4; generation++) {
+    rig_advance(&rig);
+    assert_true(rig_write(&rig) == generation);
+  }
+  assert_int_equal(m2sed_checkpoint_roll_back(rig.dir, 4, &copy, &error), M2SE_EINVAL);
+  assert_int_equal(m2sed_checkpoint_roll_back(rig.dir, 5, &copy, &error), M2SE_EMISSING);
+  rig_overwrite(rig_path(&rig, 2, "state.safetensors"), "x", 1);
+  assert_int_equal(m2sed_checkpoint_roll_back(rig.dir, 2, &copy, &error), M2SE_EFORMAT);
+  assert_int_equal(rig_entries(rig.dir), 4);
+  assert_int_equal(m2sed_checkpoint_roll_back(rig.dir, 1, &copy, &error), 0);
+  assert_true(copy == 5);
+  for (int generation = 2; generation <= 4; generation++) {
+    snprintf(path, sizeof path, "%s/undone-gen-000000000%d", rig.dir, generation);
+    assert_int_equal(stat(path, &status), 0);
+  }
+  assert_int_equal(rig_entries(rig.dir), 5);
+  assert_int_equal(rig_load(&rig, &loaded), 0);
+  assert_true(loaded->generation == 5 && loaded->step == step);
+  m2sed_checkpoint_state_free(loaded);
+  rig_stop(&rig);
+}
+
 static void test_none(void **unused) {
   (void)unused;
   struct checkpoint_rig rig;
@@ -465,11 +525,18 @@ static void test_refused_states(void **unused) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_round_trip),           cmocka_unit_test(test_empty_state),
-      cmocka_unit_test(test_manifest_text),        cmocka_unit_test(test_damaged_files),
-      cmocka_unit_test(test_other_manifests),      cmocka_unit_test(test_unknown_file),
-      cmocka_unit_test(test_state_from_strangers), cmocka_unit_test(test_none),
-      cmocka_unit_test(test_refused_states),       cmocka_unit_test(test_damaged_are_not_kept),
+      cmocka_unit_test(test_round_trip),
+      cmocka_unit_test(test_empty_state),
+      cmocka_unit_test(test_manifest_text),
+      cmocka_unit_test(test_damaged_files),
+      cmocka_unit_test(test_other_manifests),
+      cmocka_unit_test(test_unknown_file),
+      cmocka_unit_test(test_state_from_strangers),
+      cmocka_unit_test(test_none),
+      cmocka_unit_test(test_set_aside),
+      cmocka_unit_test(test_roll_back),
+      cmocka_unit_test(test_refused_states),
+      cmocka_unit_test(test_damaged_are_not_kept),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
