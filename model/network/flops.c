@@ -11,8 +11,17 @@ static double items_flops(const struct m2se_learner *l) {
   const struct m2se_config *c = &l->config;
   double columns = (double)c->experts * (c->h + 1), sum = 0;
   for (int m = 0; m < 2; m++) {
-    sum += product(l->items.modality[m].count, c->d, columns);
-    sum += product(l->items.modality[m].rows, c->d, 2); /* pooling: scores and weighted sum */
+    const struct m2se_modality_work *w = &l->items.modality[m];
+    sum += 2.0 / 3 * product(w->count, c->d, columns); /* forward and the weights' gradient */
+    sum += 1.0 / 3 * product(w->rows, c->d, 2);        /* pooling: scores and weighted sum */
+    for (uint32_t b = 0; b < m2se_item_blocks(w->count); b++) {
+      if (m2se_items_block_pools(w, b)) {
+        uint32_t c0 = b * M2SE_ITEM_BLOCK, left = w->count - c0;
+        uint32_t c1 = c0 + (left < M2SE_ITEM_BLOCK ? left : M2SE_ITEM_BLOCK);
+        sum += 1.0 / 3 * product(c1 - c0, c->d, columns);
+        sum += 2.0 / 3 * product(w->row_ptr[c1] - w->row_ptr[c0], c->d, 2);
+      }
+    }
   }
   return sum;
 }

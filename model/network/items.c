@@ -137,6 +137,11 @@ void m2se_items_distribute(struct m2se_items *items, uint32_t n, uint32_t block,
   }
 }
 
+bool m2se_items_block_pools(const struct m2se_modality_work *w, uint32_t block) {
+  uint32_t c0 = block * M2SE_ITEM_BLOCK, c1 = block_end(block, w->count);
+  return w->row_ptr[c1] - w->row_ptr[c0] > c1 - c0;
+}
+
 void m2se_items_backward(struct m2se_items *items, const struct m2se_item_input *input, int modality,
                          uint32_t block, const struct m2se_config *config, const struct m2se_params *params,
                          const struct m2se_kernels *kernels, const struct m2se_dropout *drop,
@@ -150,6 +155,9 @@ void m2se_items_backward(struct m2se_items *items, const struct m2se_item_input 
   kernels->experts_backward(w->y + c0 * columns, sums, sums + oh, sums + 2 * oh, w->dz + c0 * h,
                             w->rstd + (size_t)c0 * config->experts, p->norms_weight, p->norms_bias, c1 - c0,
                             config->experts, h, drop, c0);
+  if (!m2se_items_block_pools(w, block)) {
+    return;
+  }
   m2se_gemm_nn(c1 - c0, d, columns, w->y + c0 * columns, columns, p->experts, d, 0, scratch, d);
   for (uint32_t c = c0; c < c1; c++) {
     const struct m2se_rows *rows = rows_of(&input[w->item[c]], modality);

@@ -16,7 +16,7 @@
 #include "model/network/params.h"
 #include "model/network/plan.h"
 
-enum { M2SE_ITEM_BLOCK = 96 };
+enum { M2SE_ITEM_BLOCK = 192 };
 
 struct m2se_modality_work {
   uint32_t count, rows;  /* items with rows, and those rows */
@@ -59,6 +59,9 @@ void m2se_items_states(struct m2se_items *items, uint32_t n, uint32_t block, con
 /* dstate -> dz of the modalities that the item has (a missing one passes its gradient on). */
 void m2se_items_distribute(struct m2se_items *items, uint32_t n, uint32_t block,
                            const struct m2se_config *config);
+/* Whether an item of the block has several rows. A softmax over one row is 1 whatever the scores are: then
+ * nothing flows back to the pooling, and backward leaves the gradient of e out. */
+bool m2se_items_block_pools(const struct m2se_modality_work *w, uint32_t block);
 /* scratch: [ITEM_BLOCK, d]. */
 void m2se_items_backward(struct m2se_items *items, const struct m2se_item_input *input, int modality,
                          uint32_t block, const struct m2se_config *config, const struct m2se_params *params,

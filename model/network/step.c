@@ -6,7 +6,7 @@
 #include "model/network/learner.h"
 #include "model/random.h"
 
-enum { SEGMENT = 16384, WEIGHT_ROWS = 64, CMCL_PHASES = 5 };
+enum { SEGMENT = 16384, WEIGHT_ROWS = 132, CMCL_PHASES = 5 };
 
 struct step {
   struct m2se_learner *l;
