@@ -109,6 +109,7 @@ int m2sed_manifest_format(const struct m2sed_checkpoint_state *state,
   m2se_json_put_decimal(writer, "step", state->step);
 #define PUT_COUNTER(name) m2se_json_put_decimal(writer, #name, state->counters.name);
   COUNTERS(PUT_COUNTER)
+  PUT_COUNTER(skipped_training_off)
   m2se_json_put_int64(writer, "waiting", state->waiting_count);
   m2se_json_put_int64(writer, "parked", state->parked_count);
   m2se_json_put_int64(writer, "reservoir", state->reservoir_count);
@@ -312,6 +313,9 @@ static int get_scalars(const struct m2se_json *root, struct m2sed_checkpoint_sta
     code = GET(m2se_json_as_uint64, root, #name, &state->counters.name);                                     \
   }
   COUNTERS(GET_COUNTER)
+  if (code == 0 && m2se_json_get(root, "skipped_training_off") != NULL) { /* older ones have none */
+    code = GET(m2se_json_as_uint64, root, "skipped_training_off", &state->counters.skipped_training_off);
+  }
   if (code == 0) {
     code = GET(m2se_json_as_uint64, root, "step", &state->step);
   }

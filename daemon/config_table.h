@@ -74,6 +74,10 @@
     "Most items that the catalogue takes; memory for their residuals is taken at the start.") \
   X(model, rows_max, COUNT, "32", 1, 1024, "", 0, \
     "Most feature rows of an item in one modality; an item with more goes to the dead letters.") \
+  X(train, enabled, SWITCH, "true", 0, 0, "", 0, \
+    "Learn. Without it events go into the sequences and their positions into the checkpoint; they are " \
+    "counted as skipped_training_off and not learned later. Vectors come from the checkpoint's weights as " \
+    "they are; there are none if nothing was learned yet.") \
   X(train, batch, COUNT, "128", 1, 65536, "", 0, \
     "Sequences of a mini-batch, fresh and replayed ones together.") \
   X(train, threads, COUNT, "1", 1, 256, "", 0, \

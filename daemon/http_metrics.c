@@ -86,7 +86,8 @@
   X(duplicate, skipped_duplicate)                                                                            \
   X(guard, skipped_guard)                                                                                    \
   X(dead_letter, dead_lettered)                                                                              \
-  X(erased, skipped_erased)
+  X(erased, skipped_erased)                                                                                  \
+  X(training_off, skipped_training_off)
 
 /* Of a partition: X(name, member, help) */
 #define PARTITION_METRICS(X)                                                                                 \

@@ -130,7 +130,11 @@ static void take_event(struct m2sed_learning *learning, const struct m2sed_train
   }
   switch (message->outcome) {
   case M2SED_TEACHES:
-    take_example(learning, message);
+    if (learning->settings.off) {
+      learning->counters.skipped_training_off++;
+    } else {
+      take_example(learning, message);
+    }
     break;
   case M2SED_NO_CONTEXT:
     learning->counters.skipped_no_context++;
@@ -163,11 +167,11 @@ void m2sed_learning_take(struct m2sed_learning *learning, const struct m2sed_tra
 }
 
 bool m2sed_learning_due(const struct m2sed_learning *learning) {
-  return learning->begun && m2sed_batcher_due(learning->batcher);
+  return learning->begun && !learning->settings.off && m2sed_batcher_due(learning->batcher);
 }
 
 bool m2sed_learning_has_room(const struct m2sed_learning *learning) {
-  return m2sed_batcher_has_room(learning->batcher);
+  return learning->settings.off || m2sed_batcher_has_room(learning->batcher);
 }
 
 uint32_t m2sed_learning_waiting(const struct m2sed_learning *learning) {

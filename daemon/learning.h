@@ -7,6 +7,7 @@
  * A record whose position was taken before is ignored, so that a partition read again from an
  * earlier offset changes nothing. The trainer's thread (trainer.h) drives it; an evaluation without threads
  * can do the same.
+ * settings.off: events are counted and not learned; what waits or is parked stays so, nothing is due.
  */
 #ifndef M2SED_LEARNING_H
 #define M2SED_LEARNING_H

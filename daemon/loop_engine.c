@@ -37,6 +37,7 @@ static struct m2se_config model_config(const struct m2sed_loop *loop) {
 static int make_trainer(struct m2sed_loop *loop, const struct m2se_config *model, struct m2se_error *error) {
   const struct m2sed_config *c = loop->config;
   const struct m2sed_train_settings settings = {
+      .off = !c->train_enabled,
       .batch = (uint32_t)c->train_batch,
       .threads = (uint32_t)c->train_threads,
       .nice = (int32_t)c->train_nice,

@@ -159,7 +159,9 @@ static void on_sequence(void *context, const struct m2se_sequence_result *result
                message->context);
   enum m2sed_outcome outcome = outcome_of(event, result);
   loop->counts.replayed += result->outcome == M2SE_SEQUENCE_REPLAY && !event->again;
-  if (outcome != M2SED_DUPLICATE) { /* else nothing has changed for the user */
+  /* A backfill without training makes every user's vector once, at its end. */
+  bool at_the_end = loop->options.until_end && !loop->config->train_enabled;
+  if (outcome != M2SED_DUPLICATE && !at_the_end) { /* else nothing has changed for the user */
     struct m2sed_serve_message request = {.evaluate = loop->config->serve_evaluate && !event->again,
                                           .target = message->item};
     request.context_count = message->context_count;

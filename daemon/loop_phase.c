@@ -46,6 +46,7 @@ static void start_running(struct m2sed_loop *loop) {
             M2SED_U("items", m2sed_catalogue_count(loop->catalogue)),
             M2SED_U("with_features", m2sed_catalogue_featured(loop->catalogue)),
             M2SED_U("feature_dim", loop->feature_dim));
+  loop->running_since_ms = loop->now_ms;
   m2sed_loop_start_engine(loop);
   m2sed_loop_to_trainer(loop, &(struct m2sed_train_message){.kind = M2SED_TRAIN_CATALOGUE});
   enter(loop, M2SED_PHASE_RUNNING);
@@ -69,12 +70,22 @@ static void stop_trainer(struct m2sed_loop *loop) {
 }
 
 static void drained(struct m2sed_loop *loop) {
+  double seconds = 1e-3 * (double)(loop->now_ms - loop->running_since_ms);
+  if (loop->running_since_ms)
+    M2SED_LOG(loop->log, INFO, "no more interactions are taken", M2SED_U("events", loop->counts.received),
+              M2SED_R("seconds", seconds),
+              M2SED_R("per_second", (double)loop->counts.received / (seconds > 1e-3 ? seconds : 1e-3)));
   if (loop->options.until_end && !loop->stop_asked && !loop->failure && loop->engine_started) {
     m2sed_loop_to_trainer(loop, &(struct m2sed_train_message){.kind = M2SED_TRAIN_FLUSH});
     enter(loop, M2SED_PHASE_FLUSHING);
   } else {
     stop_trainer(loop);
   }
+}
+
+/* And nothing will be: no epoch comes. */
+static bool nothing_was_learned(const struct m2sed_loop *loop) {
+  return !loop->config->train_enabled && loop->flushed_step == 0;
 }
 
 /* Readers see the vectors of the flushed weights. Nothing to wait for if no item has features. */
@@ -134,7 +145,7 @@ void m2sed_loop_advance(struct m2sed_loop *loop) {
     }
     break;
   case M2SED_PHASE_FLUSHING:
-    if (stop)
+    if (stop || (loop->flushed && nothing_was_learned(loop)))
       stop_trainer(loop);
     else if (last_epoch_is_published(loop)) {
       m2sed_sweep_everybody(loop);

@@ -87,7 +87,7 @@ struct m2sed_loop {
   bool stop_asked, stop_at_once;
   int failure; /* of model/error.h; its text: */
   struct m2se_error failure_text;
-  int64_t now_ms, started_ms, phase_since_ms; /* wall clock, taken once a turn */
+  int64_t now_ms, started_ms, phase_since_ms, running_since_ms; /* wall clock, taken once a turn */
 
   /* Doors. */
   struct m2se_kafka *kafka;

@@ -88,6 +88,7 @@ static void fill_events(struct m2sed_loop *loop, struct m2se_status_events *even
                                         .parking_dropped = counters->parking_dropped,
                                         .erasures = counts->erasures,
                                         .skipped_erased = counters->skipped_erased,
+                                        .skipped_training_off = counters->skipped_training_off,
                                         .refused = state->refused,
                                         .refused_count = refused};
 }

@@ -66,7 +66,8 @@ enum m2sed_trained_kind {
 struct m2sed_trainer_counters { /* all since the beginning of the lineage; in the checkpoint */
   uint64_t trained_events, event_digest;
   uint64_t skipped_no_context, skipped_no_features, skipped_duplicate, skipped_guard, dead_lettered;
-  uint64_t skipped_erased;    /* of users who asked to be forgotten before it was trained */
+  uint64_t skipped_erased;       /* of users who asked to be forgotten before it was trained */
+  uint64_t skipped_training_off; /* that had a context and came while train.enabled was false */
   uint64_t replay_taken_away; /* draws from the reservoir that were left out, because training was behind */
   uint64_t events_taken;      /* whatever became of them */
   uint64_t unparked;          /* whose features came late, and then they were there */

@@ -103,7 +103,7 @@ static bool hand_out(struct m2sed_trainer *trainer) {
 }
 
 static void flush(struct m2sed_trainer *trainer) {
-  if (m2sed_learning_waiting(trainer->learning) > 0) {
+  if (m2sed_learning_waiting(trainer->learning) > 0 && !trainer->settings.off) {
     step(trainer);
     return;
   }
@@ -245,7 +245,8 @@ int m2sed_trainer_new(struct m2sed_trainer **trainer, const struct m2se_config *
     return code;
   }
   t->workers = m2sed_pool_workers(t->pool);
-  t->copy_wanted = true;
+  /* Without training, weights that were never trained would be served for ever. */
+  t->copy_wanted = !settings->off || m2sed_learning_step_number(t->learning) > 0;
   struct m2sed_notify wake = m2sed_waker_notify(&t->waker);
   m2sed_ring_on_message(t->input, wake);
   m2sed_ring_on_room(t->output, wake);

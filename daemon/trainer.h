@@ -15,6 +15,7 @@
 #include "model/m2se.h"
 
 struct m2sed_train_settings {
+  bool off;                    /* not train.enabled: events are counted, no step is made */
   uint32_t batch;              /* train.batch: examples of a mini-batch, fresh and replayed; 1..65536 */
   uint32_t threads;            /* train.threads, 1.. */
   int32_t nice;                /* train.nice: of these threads, 0..19 */

@@ -60,7 +60,8 @@
   X(uint64, unparked)                                                                                        \
   X(uint64, parking_dropped)                                                                                 \
   X(uint64, erasures)                                                                                        \
-  X(uint64, skipped_erased)
+  X(uint64, skipped_erased)                                                                                  \
+  X(uint64, skipped_training_off)
 
 #define M2SE_STATUS_TRAINING(X)                                                                              \
   X(uint64, step)                                                                                            \

@@ -83,7 +83,8 @@ static void add_left_out(struct m2sed_text *text, const struct m2se_status_event
                {events->skipped_duplicate, "repeated"},
                {events->skipped_guard, "guarded"},
                {events->dead_lettered, "bad"},
-               {events->skipped_erased, "of users to be forgotten"}};
+               {events->skipped_erased, "of users to be forgotten"},
+               {events->skipped_training_off, "while training was off"}};
   bool any = false;
   for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
     if (!kinds[i].count)

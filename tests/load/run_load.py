@@ -1,4 +1,4 @@
-"""The load of a shop, against a real broker and a real Redis: `run_load.py [live] [burst] [backfill]`, one JSON line each.
+"""The load of a shop, against a real broker and a real Redis: one JSON line for each of live, burst, backfill, sequences.
 
 100,000 users (Zipf), 10,000 items with feature rows of 384 numbers, the settings as shipped but for `train.overload: shrink`
 and more frequent checkpoints. Beside what the daemon says of itself, a reader of its own polls Redis for a sample of users:
@@ -99,13 +99,13 @@ class Shop:
         self.ctl("produce", "items", folder / "items.jsonl")
         self.in_log = 0
 
-    def config(self, name, database):
+    def config(self, name, database, train=None):
         self.path = self.folder / f"{name}.yaml"
         settings = {
             "daemon": {"instance": name},
             "kafka": {"brokers": self.kafka.bootstrap, "group": name},
             "redis": {"uri": f"redis://127.0.0.1:{self.redis.port}/{database}"},
-            "train": {"overload": "shrink"},
+            "train": {"overload": "shrink", **(train or {})},
             "checkpoint": {"dir": str(self.folder / name), "every_seconds": 5},
             "http": {"listen": ""},
         }
@@ -282,6 +282,26 @@ def backfill(shop, arguments):
     }
 
 
+def sequences(shop, arguments):
+    """A backfill with training off: what the way into Redis can do. The speed is what the daemon says of itself."""
+    path, _ = shop.events(arguments.sequences)
+    shop.ctl("produce", "interactions", path, "--quiet")
+    daemon = shop.config("sequences", 2, {"enabled": False})
+    daemon.argv += ["--until-end", "--init-if-empty"]
+    begin = time.monotonic()
+    daemon.start()
+    assert daemon.wait(600) == 0
+    seconds = time.monotonic() - begin
+    said = re.search(r'no more interactions are taken" events=(\d+) .*per_second=([\d.]+)', daemon.log.read_text())
+    assert int(said[1]) == shop.in_log
+    return {
+        "scenario": "sequences",
+        "events": shop.in_log,
+        "events_per_second": round(float(said[2])),
+        "seconds_from_start_to_end": round(seconds, 1),
+    }
+
+
 def tell(figures):
     load = Path("/proc/loadavg").read_text().split()[0]
     print(json.dumps({**figures, "load_average": float(load)}), flush=True)
@@ -299,6 +319,7 @@ def main():
     parser.add_argument("--rate", type=int, default=1000)
     parser.add_argument("--burst", type=int, default=5000)
     parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--sequences", type=int, default=300000, help="events of the scenario sequences")
     parser.add_argument("--events", type=int, default=20000, help="more of them, for the backfill")
     arguments = parser.parse_args()
     wanted = arguments.scenarios or ["live", "burst", "backfill"]
@@ -310,6 +331,8 @@ def main():
         shop = Shop(folder, kafka, redis)
         if "live" in wanted or "burst" in wanted:
             live(shop, wanted, arguments)
+        if "sequences" in wanted:
+            tell(sequences(shop, arguments))
         if "backfill" in wanted:
             tell(backfill(shop, arguments))
 

@@ -96,6 +96,7 @@ void rig_start(struct checkpoint_rig *rig) {
                                                     .events_taken = 10,
                                                     .unparked = 11,
                                                     .skipped_erased = 14,
+                                                    .skipped_training_off = 15,
                                                     .parking_dropped = 12,
                                                     .replay_taken_away = 13};
   state->positions = rig->positions;

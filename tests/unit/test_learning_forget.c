@@ -1,4 +1,4 @@
-/* A user asks to be forgotten. */
+/* What must not be learned: of a user who asks to be forgotten, and while training is off. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,14 +11,15 @@
 
 static struct rig_stream stream;
 
-static struct m2sed_learning *open_learning(void) {
+static struct m2sed_learning *open_learning(bool off, const struct m2sed_checkpoint_state *restored) {
   struct m2se_config config = rig_config();
   struct m2sed_train_settings settings = rig_settings();
+  settings.off = off;
   settings.parking = 20;
   settings.parking_events = 1000;
   struct m2sed_learning *learning;
   struct m2se_error error;
-  if (m2sed_learning_new(&learning, &config, &settings, NULL, &error) != 0) {
+  if (m2sed_learning_new(&learning, &config, &settings, restored, &error) != 0) {
     fail_msg("%s", error.text);
   }
   for (uint32_t slot = 0; slot < RIG_SLOTS; slot++) {
@@ -50,7 +51,7 @@ static struct m2sed_trained_message report(const struct m2sed_learning *learning
 /* Nothing of a user is left, the rest is as it was, and every event is counted once. */
 static void test_forget(void **unused) {
   (void)unused;
-  struct m2sed_learning *learning = open_learning();
+  struct m2sed_learning *learning = open_learning(false, NULL);
   uint32_t events = 200;
   feed(learning, 0, events);
   while (report(learning).waiting < 2) {
@@ -102,8 +103,46 @@ static void test_forget(void **unused) {
   m2sed_learning_free(learning);
 }
 
+/* On, off, on again: what came meanwhile is counted and not learned, what waited is learned afterwards. */
+static void test_training_off(void **unused) {
+  (void)unused;
+  struct m2sed_learning *learning = open_learning(false, NULL);
+  uint32_t events = 62, end;
+  feed(learning, 0, events);
+  while (report(learning).waiting == 0)
+    feed(learning, events, events + 1), events++;
+  struct m2sed_trained_message before = report(learning), after = before;
+  assert_true(before.step > 0);
+  uint64_t teaching = 0;
+  for (uint32_t n = events; n < events + 60; n++)
+    teaching += rig_event(&stream, n).outcome == M2SED_TEACHES;
+  assert_true(teaching > 0);
+  for (uint32_t pass = 0; pass < 2; pass++) {
+    bool off = pass == 0;
+    char dir[64];
+    struct m2sed_checkpoint_state *state = rig_reload(learning, dir);
+    m2sed_learning_free(learning);
+    learning = open_learning(off, state);
+    m2sed_checkpoint_state_free(state);
+    rig_remove_tree(dir);
+    end = events + (off ? 60 : 120);
+    feed(learning, events + (off ? 0 : 60) - 10, end); /* some come again */
+    after = report(learning);
+    assert_true(after.counters.skipped_training_off == teaching && after.counters.events_taken == end);
+    if (!off)
+      break;
+    assert_true(!m2sed_learning_due(learning) && m2sed_learning_has_room(learning));
+    assert_int_equal(after.waiting, before.waiting);
+    assert_true(after.step == before.step && after.counters.event_digest == before.counters.event_digest &&
+                after.counters.trained_events == before.counters.trained_events);
+  }
+  assert_true(after.step > before.step &&
+              after.counters.trained_events > before.counters.trained_events + before.waiting);
+  m2sed_learning_free(learning);
+}
+
 int main(void) {
   rig_stream_make(&stream, RIG_HISTORY_MAX);
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_forget)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_forget), cmocka_unit_test(test_training_off)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
