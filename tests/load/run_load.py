@@ -196,12 +196,11 @@ def follow(shop, daemon, client, name, rate, seconds):
         shop, client, lambda s: outcomes(s) >= shop.in_log - s["training"]["waiting"], 60, "all events at the trainer"
     )
     behind = time.monotonic()
-    done = wait_for(shop, client, lambda s: s["training"]["waiting"] < 128, 300, "training has caught up")
     stages = {}
     for stage in ("consumed", "sequence", "vector"):
         old, new = histogram(before, stage), histogram(after, stage)
         stages[f"{stage}_p50_p99_ms_below"] = [histogram_quantile(old, new, share) for share in (0.5, 0.99)]
-    return {
+    figures = {
         "scenario": name,
         "rate": rate,
         "seconds": seconds,
@@ -213,12 +212,17 @@ def follow(shop, daemon, client, name, rate, seconds):
         "plain_poll_p50_ms": quantile(reader.polls_ms, 0.5),
         "plain_poll_p99_ms": quantile(reader.polls_ms, 0.99),
         "waiting_most": most_waiting,
-        "seconds_to_catch_up": round(time.monotonic() - behind, 1),
-        "trained": done["events"]["trained"] - before["events"]["trained"],
-        "replay_taken_away": done["training"]["replay_taken_away"] - before["training"]["replay_taken_away"],
         "loop_delay_ms_most": round(most_delay, 1),
         "checkpoint_stall_ms_most": round(most_stall, 1),
         "rss_mib_most": round(most_rss / 2**20),
+    }
+    tell(figures)  # what follows may take minutes
+    done = wait_for(shop, client, lambda s: s["training"]["waiting"] < 128, 300, "training has caught up")
+    return {
+        "scenario": f"{name}: training has caught up",
+        "seconds_to_catch_up": round(time.monotonic() - behind, 1),
+        "trained": done["events"]["trained"] - before["events"]["trained"],
+        "replay_taken_away": done["training"]["replay_taken_away"] - before["training"]["replay_taken_away"],
     }
 
 

@@ -152,8 +152,6 @@ void server_rig_train(struct server_rig *rig, uint32_t first, uint32_t last) {
 /* Copies the weights for the server and for ourselves. */
 static void give_copy(struct server_rig *rig) {
   struct m2sed_weights_copy *copy = NULL;
-  /* The items that were sent belong to the epoch. */
-  RIG_WAIT_UNTIL(server_rig_pump(rig), m2sed_ring_used(m2sed_server_input(rig->server)) == 0)
   RIG_WAIT_UNTIL(server_rig_pump(rig), (copy = m2sed_exchange_take(rig->exchange->idle)) != NULL)
   m2sed_learning_copy(rig->learning, copy);
   m2sed_exchange_give(rig->exchange->ready, copy);
