@@ -1,0 +1,292 @@
+/* sim [--seed N] [--schedules N] [--verbose]: runs the schedules of the seeds N, N + 1, ...
+ * sim --ci SECONDS: half the time from seed 1 on, half from a fresh seed, or M2SED_SEED; M2SED_LONG=1: ten
+ * times as long. */
+#include <fcntl.h>
+#include <ftw.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/config.h"
+#include "daemon/loop.h"
+#include "tests/sim/sim.h"
+
+struct sim_world *sim;
+static int null_fd;
+static char folder[64], undisturbed_folder[64];
+static uint64_t lives, kills, compared;
+
+uint64_t sim_draw(uint64_t below) {
+  uint64_t z = (sim->random += UINT64_C(0x9e3779b97f4a7c15));
+  z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+  z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+  return (z ^ z >> 31) % below;
+}
+
+bool sim_chance(uint32_t of_1000) {
+  return sim_draw(1000) < of_1000;
+}
+
+void sim_trace(const char *format, ...) {
+  char *line = sim->traces[sim->trace_next++ % SIM_TRACES];
+  int size = snprintf(line, sizeof sim->traces[0], "%" PRId64 " ", sim->now_ms % 100000000);
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(line + size, sizeof sim->traces[0] - (size_t)size, format, arguments);
+  va_end(arguments);
+  if (sim->verbose)
+    fprintf(stderr, "%s\n", line);
+}
+
+void sim_fail(const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(sim->failure, sizeof sim->failure, format, arguments);
+  va_end(arguments);
+  sim_trace("%s", sim->failure);
+  _exit(1);
+}
+
+static int remove_entry(const char *path, const struct stat *status, int kind, struct FTW *walk) {
+  (void)status, (void)kind, (void)walk;
+  return remove(path);
+}
+
+static void empty_folder(const char *path) {
+  nftw(path, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+  if (mkdir(path, 0700)) {
+    perror(path);
+    exit(2);
+  }
+}
+
+/* ---- one life ---- */
+
+static void configure(struct m2sed_config *c, const char *dir) {
+  m2sed_config_defaults(c);
+  snprintf(c->checkpoint_dir, sizeof c->checkpoint_dir, "%s", dir);
+  c->checkpoint_init_if_empty = true;
+  c->checkpoint_every_seconds = 1;
+  c->checkpoint_keep = 2;
+  c->http_listen[0] = c->kafka_status[0] = c->kafka_erasures[0] = 0;
+  c->kafka_garbage_share = 1;
+  c->redis_in_flight = sim->in_flight;
+  c->sequence_length = sim->length;
+  c->sequence_keep = sim->keep;
+  c->model_feature_dim = SIM_DIM;
+  c->model_attention = c->model_hidden = c->model_ffn = 8;
+  c->model_experts = 2;
+  c->model_layers = c->model_heads = 1;
+  c->model_items_max = 64;
+  c->model_rows_max = 4;
+  c->train_batch = sim->batch;
+  c->train_backlog = sim->backlog;
+  c->train_reservoir = sim->reservoir;
+  c->train_parking = sim->parking;
+  c->train_parking_events = sim->parking_events;
+  c->train_overload = sim->shrink ? M2SED_OVERLOAD_SHRINK : M2SED_OVERLOAD_PAUSE;
+  c->serve_epoch_steps = sim->epoch_steps;
+}
+
+static void live(const char *dir, bool until_end) {
+  static struct m2sed_config config;
+  static struct m2sed_log log;
+  configure(&config, dir);
+  m2sed_log_init(&log, sim->verbose ? 2 : null_fd, sim->verbose ? M2SED_LOG_INFO : M2SED_LOG_ERROR,
+                 M2SED_LOG_LOGFMT, "sim");
+  const struct m2sed_loop_options options = {.config = &config, .log = &log, .until_end = until_end};
+  struct m2sed_loop_summary summary;
+  struct m2se_error error = {0};
+  sim_threads_begin();
+  int code = m2sed_config_check(&config, &error);
+  if (!code)
+    code = m2sed_loop_run(&options, &summary, &error);
+  if (code == M2SE_EMISSING && strstr(error.text, "Redis has lost sequences"))
+    _exit(SIM_AGAIN); /* as it promises, when that happens during the last steps of a life */
+  if (code)
+    sim_fail("the daemon fails: %d %s", code, error.text);
+}
+
+/* "" or what went wrong in it; *again: it wants another life. */
+static const char *run_life(const char *dir, bool until_end, bool *again) {
+  fflush(NULL);
+  pid_t child = fork();
+  if (child == 0) {
+    live(dir, until_end);
+    _exit(0);
+  }
+  int status;
+  if (child < 0 || waitpid(child, &status, 0) != child)
+    return "no child";
+  lives++;
+  if (WIFSIGNALED(status))
+    return "it crashed: an assert does not hold (see above)";
+  if (WEXITSTATUS(status) == SIM_STUCK)
+    return "it comes to no end";
+  kills += WEXITSTATUS(status) == SIM_KILLED;
+  *again = WEXITSTATUS(status) == SIM_AGAIN;
+  return sim->failure;
+}
+
+static void calm(void) {
+  sim->faults = (struct sim_faults){.work = 1000, .trainer_runs = 1000, .server_runs = 1000};
+  sim->turns_left = sim->file_calls_left = sim->stop_in = UINT64_MAX;
+}
+
+/* ---- one schedule ---- */
+
+static void draw_life(void) {
+  calm();
+  sim_draw_faults();
+  uint64_t turns = 5 + sim_draw(sim_draw(900) + 1);
+  switch (sim_draw(4)) {
+  case 0:
+    sim->stop_in = turns;
+    break;
+  case 1:
+    sim->file_calls_left = sim_draw(40);
+    sim->turns_left = 1500;
+    break;
+  default:
+    sim->turns_left = turns;
+  }
+  sim_trace("a life begins");
+}
+
+static const char *undisturbed(void) {
+  empty_folder(undisturbed_folder);
+  static struct sim_redis_data redis;
+  redis = sim->redis;
+  sim->redis = (struct sim_redis_data){0};
+  sim_trace("the undisturbed life begins");
+  for (uint32_t p = 0; p < sim->partitions; p++)
+    sim->interactions[p].committed = 0;
+  memset(sim->epoch_steps_of, 0, sizeof sim->epoch_steps_of);
+  sim->newest_epoch = sim->unsure_epoch = 0;
+  bool again;
+  const char *wrong = run_life(undisturbed_folder, true, &again);
+  sim->redis = redis;
+  return wrong;
+}
+
+static const char *run_schedule(uint64_t seed, bool verbose) {
+  sim_make_schedule(seed);
+  sim->verbose = verbose;
+  empty_folder(folder);
+  const char *wrong = "";
+  bool again = true;
+  for (uint64_t left = sim_draw(6); left > 0 && !wrong[0]; left--) {
+    draw_life();
+    wrong = run_life(folder, false, &again);
+  }
+  /* The last life comes to the end of the log, through the same faults but unkilled. */
+  sim->now_ms += 10000;
+  for (again = true; again && !wrong[0];) {
+    draw_life();
+    sim->turns_left = sim->file_calls_left = sim->stop_in = UINT64_MAX;
+    wrong = run_life(folder, true, &again);
+  }
+  if (!wrong[0])
+    wrong = sim_check(folder);
+  if (!wrong[0] && !sim->late_items) {
+    calm();
+    compared++;
+    wrong = undisturbed();
+    wrong = wrong[0] ? wrong : sim_compare(folder, undisturbed_folder);
+  }
+  return wrong;
+}
+
+static void report(uint64_t seed, const char *wrong) {
+  printf("seed %" PRIu64 ": %s\n", seed, wrong);
+  uint32_t count = sim->trace_next < SIM_TRACES ? sim->trace_next : (uint32_t)SIM_TRACES;
+  for (uint32_t i = sim->trace_next - count; i < sim->trace_next; i++)
+    printf("  %s\n", sim->traces[i % SIM_TRACES]);
+  printf("partitions %u, batch %u, backlog %u, parking %u, in flight %u%s%s\nagain: sim --seed %" PRIu64
+         " --schedules 1 --verbose\n",
+         sim->partitions, sim->batch, sim->backlog, sim->parking, sim->in_flight,
+         sim->late_items ? ", late items" : "", sim->shrink ? ", shrink" : "", seed);
+}
+
+static double seconds(void) {
+  struct timespec now;
+  timespec_get(&now, TIME_UTC);
+  return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+/* Until the count or the time is over, or five have failed. Returns how many. */
+static int run_schedules(uint64_t first, uint64_t count, double seconds_max, bool verbose) {
+  double begin = seconds(), took = 0;
+  int failures = 0;
+  uint64_t done = 0;
+  lives = kills = compared = 0;
+  while (done < count && took < seconds_max && failures < 5) {
+    uint64_t seed = first + done++;
+    const char *wrong = run_schedule(seed, verbose);
+    if (wrong[0]) {
+      failures++;
+      report(seed, wrong);
+    }
+    took = seconds() - begin;
+  }
+  printf("%" PRIu64 " schedules from seed %" PRIu64 " on: %d failed; %" PRIu64 " lives, %" PRIu64
+         " kills, %" PRIu64 " compared with the undisturbed run; %.1f s, %.0f schedules/s\n",
+         done, first, failures, lives, kills, compared, took, (double)done / took);
+  return failures;
+}
+
+static int run_ci(double seconds_max) {
+  const char *given = getenv("M2SED_SEED"), *longer = getenv("M2SED_LONG");
+  uint64_t fresh = given ? strtoull(given, NULL, 10) : (uint64_t)(seconds() * 1000) % 1000000000000;
+  double each = seconds_max / 2 * (longer && strcmp(longer, "1") == 0 ? 10 : 1);
+  printf("M2SED_SEED=%" PRIu64 "\n", fresh);
+  return run_schedules(1, UINT64_MAX, each, false) + run_schedules(fresh, UINT64_MAX, each, false);
+}
+
+static void begin_simulation(void) {
+  setvbuf(stdout, NULL, _IOLBF, 0);
+  null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+  sim = mmap(NULL, sizeof *sim, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (sim == MAP_FAILED || null_fd < 0) {
+    perror("shared memory");
+    exit(2);
+  }
+  const char *scratch = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : ".";
+  snprintf(folder, sizeof folder, "%s/m2sed-sim-%d", scratch, (int)getpid());
+  snprintf(undisturbed_folder, sizeof undisturbed_folder, "%s/m2sed-sim-%d-undisturbed", scratch,
+           (int)getpid());
+}
+
+int main(int argc, char **argv) {
+  if (!getenv("OPENBLAS_NUM_THREADS")) { /* its threads would not survive a fork */
+    setenv("OPENBLAS_NUM_THREADS", "1", 1);
+    execv("/proc/self/exe", argv);
+  }
+  uint64_t seed = 1, count = 100;
+  double ci_seconds = 0;
+  bool verbose = false;
+  for (int i = 1; i < argc; i++) {
+    if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc)
+      seed = strtoull(argv[++i], NULL, 10);
+    else if (strcmp(argv[i], "--schedules") == 0 && i + 1 < argc)
+      count = strtoull(argv[++i], NULL, 10);
+    else if (strcmp(argv[i], "--ci") == 0 && i + 1 < argc)
+      ci_seconds = strtod(argv[++i], NULL);
+    else if (strcmp(argv[i], "--verbose") == 0)
+      verbose = true;
+    else
+      return fprintf(stderr, "sim [--seed N] [--schedules N] [--verbose] | --ci SECONDS\n"), 2;
+  }
+  begin_simulation();
+  int failures = ci_seconds > 0 ? run_ci(ci_seconds) : run_schedules(seed, count, 1e9, verbose);
+  nftw(folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+  nftw(undisturbed_folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+  return failures != 0;
+}
