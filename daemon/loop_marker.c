@@ -166,9 +166,12 @@ static char *format(const struct m2sed_loop *loop) {
   char *text = calloc(count + 1, ENTRY_BYTES), *at = text;
   for (uint32_t i = 0; i < count && text; i++) {
     const struct m2sed_partition *partition = m2sed_positions_at(loop->positions, i);
+    /* Until a partition that is to be rewound has started, Redis is behind what the trainer has. */
+    int64_t offset = partition->trained_offset < partition->rewind_offset ? partition->trained_offset
+                                                                          : partition->rewind_offset;
     if (partition->next_offset >= 0)
       at += snprintf(at, ENTRY_BYTES, "%" PRId32 ":%" PRIu64 " ", partition->partition,
-                     m2sed_position_make(partition->epoch, partition->trained_offset));
+                     m2sed_position_make(partition->epoch, offset));
   }
   return text;
 }
