@@ -49,6 +49,7 @@ static void start_running(struct m2sed_loop *loop) {
   loop->running_since_ms = loop->now_ms;
   m2sed_loop_start_engine(loop);
   m2sed_loop_to_trainer(loop, &(struct m2sed_train_message){.kind = M2SED_TRAIN_CATALOGUE});
+  m2sed_loop_to_server(loop, &(struct m2sed_serve_message){.kind = M2SED_SERVE_CATALOGUE});
   enter(loop, M2SED_PHASE_RUNNING);
   m2sed_notify_ready();
 }

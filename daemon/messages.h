@@ -107,6 +107,7 @@ struct m2sed_ranking {
 enum m2sed_serve_kind {
   M2SED_SERVE_USER, /* encode a user */
   M2SED_SERVE_ITEM, /* item record, as for the trainer; featurised ones are encoded with the current epoch */
+  M2SED_SERVE_CATALOGUE,  /* the items that were there at the start have been told: epochs may begin */
   M2SED_SERVE_EPOCH_DONE, /* all vectors of `epoch` are written: users are encoded with it from here on */
   M2SED_SERVE_RECOMMEND,  /* fill in `ranking` */
   M2SED_SERVE_STOP

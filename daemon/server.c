@@ -42,6 +42,7 @@ struct m2sed_server {
   uint64_t next_epoch;
   struct m2sed_evaluation *evaluation; /* NULL: off */
   struct m2sed_recommender recommender;
+  bool catalogue_told; /* before, an epoch would lack most items */
   bool stopping;
   uint32_t users_went_first; /* batches since the last block of items */
   int64_t items_due_ns;      /* the next block of the next epoch */
@@ -141,7 +142,7 @@ static void take_item(struct m2sed_server *server, struct m2sed_item_record *rec
 /* ---- epochs ---- */
 
 static bool begin_epoch(struct m2sed_server *server) {
-  if (server->next->copy != NULL) {
+  if (server->next->copy != NULL || !server->catalogue_told) {
     return false;
   }
   struct m2sed_weights_copy *copy = m2sed_exchange_take(server->exchange->ready);
@@ -330,6 +331,9 @@ static bool work_on_input(struct m2sed_server *server) {
     return true; /* has released its messages */
   case M2SED_SERVE_ITEM:
     take_item(server, message->record);
+    break;
+  case M2SED_SERVE_CATALOGUE:
+    server->catalogue_told = true;
     break;
   case M2SED_SERVE_EPOCH_DONE:
     finish_epoch(server, message->epoch);

@@ -174,6 +174,7 @@ void server_rig_finish_epoch(struct server_rig *rig) {
 void server_rig_start(struct server_rig *rig) {
   struct m2se_error error;
   assert_int_equal(m2sed_server_start(rig->server, &error), 0);
+  server_rig_send(rig, &(struct m2sed_serve_message){.kind = M2SED_SERVE_CATALOGUE});
 }
 
 void server_rig_stop(struct server_rig *rig) {
