@@ -104,11 +104,13 @@ long __wrap_syscall(long number, ...) {
   const unsigned *word = va_arg(arguments, const unsigned *);
   int operation = va_arg(arguments, int);
   unsigned value = va_arg(arguments, unsigned);
+  const struct timespec *longest =
+      operation == FUTEX_WAIT_PRIVATE ? va_arg(arguments, const struct timespec *) : NULL;
   va_end(arguments);
   assert(number == SYS_futex);
   if (operation == FUTEX_WAIT_PRIVATE) {
     assert(running);
-    running->waits_on = word;
+    running->waits_on = longest ? NULL : word; /* one that may end by time ends at the next turn */
     running->waits_while = value;
     yield();
   }
@@ -116,7 +118,7 @@ long __wrap_syscall(long number, ...) {
 }
 
 int __wrap_clock_gettime(clockid_t clock, struct timespec *now) {
-  if (running && clock == CLOCK_MONOTONIC &&
+  if (running == &threads[0] && clock == CLOCK_MONOTONIC &&
       sim_chance(300)) /* the trainer, before a step: the loop goes on */
     yield();
   *now = (struct timespec){sim->now_ms / 1000, sim->now_ms % 1000 * 1000000};

@@ -178,6 +178,10 @@ struct m2se_redis_reply *sim_store_command(const struct sim_words *words) {
     return get(w[1].bytes);
   if (is(w[0], "SCAN"))
     return scan(w[1]);
+  if (is(w[0], "PEXPIRETIME")) /* keys do not end while the simulator looks */
+    return integer(user_of(w[1].bytes) >= 0 && sim->redis.sequences[user_of(w[1].bytes)].size
+                       ? sim->now_ms + INT64_C(7776000000)
+                       : -2);
   if (is(w[0], "UNLINK"))
     unlink_key(w[1].bytes);
   else if (is(w[0], "HGET")) {
@@ -190,7 +194,8 @@ struct m2se_redis_reply *sim_store_command(const struct sim_words *words) {
       check_model();
     else
       check_user(w[1].bytes);
-  } else if (!is(w[0], "EXPIRE") && !(is(w[0], "SET") && is(w[1], "m2se:status"))) /* nobody reads that one */
+  } else if (!is(w[0], "EXPIRE") && !is(w[0], "PEXPIREAT") &&
+             !(is(w[0], "SET") && is(w[1], "m2se:status"))) /* nobody reads that one */
     sim_fail("a command that the simulator does not know: %s", w[0].bytes);
   return integer(1);
 }
