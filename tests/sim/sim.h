@@ -86,6 +86,7 @@ struct sim_world {
   /* What outlives the daemon. */
   struct sim_redis_data redis, saved;
   char marker_told[256];               /* what the daemon last heard that it is */
+  bool lost_data;                      /* in this life */
   uint64_t newest_epoch, unsure_epoch; /* up to the latter one Redis may have lost vectors */
   uint16_t letters[SIM_PARTITIONS_MAX][SIM_RECORDS_MAX]; /* dead letters of a record that Kafka has */
   uint64_t epoch_steps_of[SIM_EPOCHS_MAX];               /* epoch -> step of its weights */

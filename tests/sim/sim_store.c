@@ -305,6 +305,7 @@ bool sim_store_maybe_crash(void) {
   uint64_t sequences = sim->redis.sequences_told;
   sim->redis = *older;
   sim->redis.sequences_told = sequences;
+  sim->lost_data = true;
   sim->unsure_epoch = sim->newest_epoch + 1;
   sim_trace(flush ? "redis: FLUSHALL" : "redis: back to older data");
   return true;
