@@ -90,6 +90,12 @@ static void unlink_key(struct m2sed_loop *loop, const char *bytes, size_t size) 
     m2sed_loop_fail(loop, code, "removing a sequence: %s", m2se_error_text(code));
 }
 
+static void unlink_marker(struct m2sed_loop *loop) {
+  struct m2se_key key;
+  build_key(loop, &key);
+  unlink_key(loop, key.bytes, key.size);
+}
+
 static void wiped(struct m2sed_loop *loop) {
   loop->marker->stage = IDLE;
   loop->marker->known = true;
@@ -120,6 +126,7 @@ static void on_scan(void *context, int status, const struct m2se_redis_reply *re
     const char *key = m2se_redis_reply_bytes(m2se_redis_reply_element(keys, i), &size);
     unlink_key(loop, key, size);
   }
+  unlink_marker(loop); /* a server that fell back once more has it again, and not what was removed here */
   if (strcmp(marker->cursor, "0") != 0)
     scan(loop);
   else
@@ -197,9 +204,7 @@ static void on_moved(void *context, int status, const struct m2se_redis_reply *r
     return;
   }
   M2SED_LOG(loop->log, ERROR, "Redis has lost sequences: all are made again from the log");
-  struct m2se_key key;
-  build_key(loop, &key);
-  unlink_key(loop, key.bytes, key.size); /* a start in the middle of this does it once more */
+  unlink_marker(loop); /* a start in the middle of this does it once more */
   take_text(loop, &marker->held, "");
   marker->stage = DRAIN;
   if (loop->engine_started &&
