@@ -95,8 +95,8 @@ int m2sed_checkpoint_write(const char *dir, const struct m2sed_checkpoint_state 
 
 /* The newest good generation. M2SE_EMISSING: there is none at all, the directory too may be missing;
  * M2SE_EFORMAT: some exist, and the contents of none are good; M2SE_EIO: nor could all be read; or no memory.
- * refused (may be NULL) is told of each one passed
- * over and why. *state is freed with m2sed_checkpoint_state_free. */
+ * refused (may be NULL) is told of each one
+ * passed over and why. *state is freed with m2sed_checkpoint_state_free. */
 int m2sed_checkpoint_load(struct m2sed_checkpoint_state **state, const char *dir,
                           void (*refused)(void *arg, uint64_t generation, const char *why), void *arg,
                           struct m2se_error *error);

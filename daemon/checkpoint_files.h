@@ -25,6 +25,10 @@ void m2sed_generation_name(char *name, size_t size, uint64_t generation);
 /* The directory of a generation, or a file in it (NULL: the directory). */
 int m2sed_generation_path(char *path, const char *dir, uint64_t generation, const char *file,
                           struct m2se_error *error);
+/* Renames it to PREFIXgen-NNNNNNNNNN, with a number behind it if that is there already: nobody loads it, and
+ * an operator may still look at it. */
+int m2sed_generation_put_away(const char *dir, uint64_t generation, const char *prefix,
+                              struct m2se_error *error);
 
 /* Size and checksum of a file as it is on the disk now. */
 int m2sed_file_sum(const char *path, struct m2sed_file_sum *sum, struct m2se_error *error);

@@ -97,13 +97,14 @@ int m2sed_checkpoint_clean(const char *dir, struct m2se_error *error) {
   return code;
 }
 
-static int set_aside(const char *dir, uint64_t generation, struct m2se_error *error) {
+int m2sed_generation_put_away(const char *dir, uint64_t generation, const char *prefix,
+                              struct m2se_error *error) {
   char path[M2SED_PATH_BYTES], away[M2SED_PATH_BYTES], name[32];
   m2sed_generation_name(name, sizeof name, generation);
   int code = m2sed_generation_path(path, dir, generation, NULL, error);
-  for (uint32_t time = 1; code == 0; time++) { /* the number may have been set aside before */
-    code = time == 1 ? m2sed_path_format(away, error, "%s/bad-%s", dir, name)
-                     : m2sed_path_format(away, error, "%s/bad-%s.%u", dir, name, time);
+  for (uint32_t time = 1; code == 0; time++) { /* the number may have been put away before */
+    code = time == 1 ? m2sed_path_format(away, error, "%s/%s%s", dir, prefix, name)
+                     : m2sed_path_format(away, error, "%s/%s%s.%u", dir, prefix, name, time);
     if (code == 0 && rename(path, away) == 0) {
       return 0;
     }
@@ -119,7 +120,7 @@ int m2sed_checkpoint_set_aside(const char *dir, struct m2se_error *error) {
   uint32_t count;
   int code = m2sed_checkpoint_list(dir, &generations, &count, error);
   for (uint32_t i = 0; i < count && code == 0; i++) {
-    code = set_aside(dir, generations[i], error);
+    code = m2sed_generation_put_away(dir, generations[i], "bad-", error);
   }
   free(generations);
   return code < 0 ? code : m2sed_directory_sync(dir, error);

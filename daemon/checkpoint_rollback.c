@@ -47,10 +47,6 @@ static int write_manifest(const char *dir, uint64_t generation, uint64_t copy, c
   return code;
 }
 
-static int move(const char *from, const char *to, struct m2se_error *error) {
-  return rename(from, to) == 0 ? 0 : m2se_error_set(error, M2SE_EIO, "%s: rename: %s", to, strerror(errno));
-}
-
 static int make_copy(const char *dir, uint64_t generation, uint64_t copy, struct m2se_error *error) {
   char final[M2SED_PATH_BYTES], temporary[M2SED_PATH_BYTES];
   int code = m2sed_generation_path(final, dir, copy, NULL, error);
@@ -70,23 +66,13 @@ static int make_copy(const char *dir, uint64_t generation, uint64_t copy, struct
   if (code == 0) {
     code = m2sed_directory_sync(temporary, error);
   }
-  if (code == 0) {
-    code = move(temporary, final, error);
+  if (code == 0 && rename(temporary, final) != 0) {
+    code = m2se_error_set(error, M2SE_EIO, "%s: rename: %s", final, strerror(errno));
   }
   if (code < 0) {
     m2sed_directory_remove(temporary, NULL);
   }
   return code < 0 ? code : m2sed_directory_sync(dir, error);
-}
-
-static int undo(const char *dir, uint64_t generation, struct m2se_error *error) {
-  char path[M2SED_PATH_BYTES], away[M2SED_PATH_BYTES], name[32];
-  m2sed_generation_name(name, sizeof name, generation);
-  int code = m2sed_generation_path(path, dir, generation, NULL, error);
-  if (code == 0) {
-    code = m2sed_path_format(away, error, "%s/undone-%s", dir, name);
-  }
-  return code < 0 ? code : move(path, away, error);
 }
 
 int m2sed_checkpoint_roll_back(const char *dir, uint64_t generation, uint64_t *copy,
@@ -113,7 +99,7 @@ int m2sed_checkpoint_roll_back(const char *dir, uint64_t generation, uint64_t *c
     code = make_copy(dir, generation, *copy, error);
   }
   for (uint32_t i = 0; i < count && code == 0; i++) {
-    code = numbers[i] > generation ? undo(dir, numbers[i], error) : 0;
+    code = numbers[i] > generation ? m2sed_generation_put_away(dir, numbers[i], "undone-", error) : 0;
   }
   free(numbers);
   return code < 0 ? code : m2sed_directory_sync(dir, error);

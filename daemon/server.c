@@ -289,7 +289,7 @@ static void serve_users(struct m2sed_server *server) {
   const struct m2sed_serve_message *message;
   uint32_t users = 0;
   uint32_t waiting = m2sed_ring_used(server->input);
-  bool busy = waiting > BUSY_USERS || waiting > m2sed_ring_capacity(server->input) / 2;
+  bool busy = waiting > BUSY_USERS;
   while (users < USERS && (message = m2sed_ring_peek(server->input, users)) != NULL &&
          message->kind == M2SED_SERVE_USER) {
     users++;

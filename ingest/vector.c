@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #if defined(__x86_64__)
@@ -61,8 +62,14 @@ static float float_of(uint16_t half) {
 
 #if defined(__x86_64__)
 bool m2se_vector_has_f16c(void) {
-  unsigned a, b, c = 0, d;
-  return __builtin_cpu_supports("avx") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+  static atomic_int
+      answer; /* 0: not asked yet; cpuid is slow in a virtual machine, and this runs per vector */
+  if (!atomic_load_explicit(&answer, memory_order_relaxed)) {
+    unsigned a, b, c = 0, d;
+    bool has = __builtin_cpu_supports("avx") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+    atomic_store_explicit(&answer, has ? 1 : -1, memory_order_relaxed);
+  }
+  return atomic_load_explicit(&answer, memory_order_relaxed) > 0;
 }
 
 __attribute__((target("avx,f16c"))) static uint32_t to_half_f16c(const float *from, uint16_t *to,
