@@ -13,6 +13,7 @@ from checks import check_sequences
 from growing import growing, wait_taken
 from harness import protobuf, safetensors
 from harness.kafka import Record
+from harness.process import wait_until
 from world import TOPIC, timed
 
 CHUNK = 300
@@ -168,7 +169,11 @@ def odd_ids(world, daemon):
         wanted = [name for i in range(3) for name in (known[i], user)]
         assert [item["item_id"] for item in answer["items"]] == wanted, (user, answer)
     with world.database(0) as client:
-        assert all(client.call("HGET", stored.key("user", user), "v") for user in ODD)
+
+        def served():  # an event is taken before its user's vector is there
+            return all(client.call("HGET", stored.key("user", user), "v") for user in ODD)
+
+        wait_until(served, 30, "the vectors of the users with odd ids")
 
 
 def check_log(daemon):
