@@ -1,8 +1,9 @@
 /* One picture decoded, by Debian's libjpeg-turbo, libpng or libwebp. Runs in the helper process: nothing here
  * is trusted with a stranger's bytes anywhere else (but by the fuzzer).
  *
- * What Pillow gives is what comes out: no gamma, no colour profiles; 16 bits keep their upper 8; CMYK by
- * Pillow's formula; a JPEG with warnings is taken, a truncated one is not.
+ * What comes out is what Pillow gives: no gamma, no colour profiles; 16 bits keep their upper 8 (gray ones
+ * too, which Pillow cuts off instead); CMYK by Pillow's formula; a JPEG with warnings is taken, a truncated
+ * one is not.
  */
 #ifndef M2SED_PICTURES_DECODE_H
 #define M2SED_PICTURES_DECODE_H
