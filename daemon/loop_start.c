@@ -267,6 +267,9 @@ static void on_redis_event(void *context, enum m2se_redis_event event, const cha
   case M2SE_REDIS_RESUMED:
     M2SED_LOG(loop->log, INFO, "Redis takes commands again", M2SED_S("why", text));
     break;
+  case M2SE_REDIS_BARRED:
+    m2sed_loop_fail(loop, M2SE_EIO, "Redis: %s does not let us in", text);
+    break;
   case M2SE_REDIS_ROOM:
     break;
   }

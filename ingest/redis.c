@@ -42,7 +42,7 @@ struct m2se_redis {
   bool full;
 
   struct m2se_redis_link *link; /* NULL while waiting to connect */
-  bool ready;
+  bool ready, barred;
   uint32_t links_open; /* not closed yet; more than one while old ones still close */
   uint32_t attempts;   /* failed in a row */
   char outage_text[256];
@@ -215,8 +215,25 @@ static void on_gone(void *context, const char *why) {
   redis->stale = 0;
   redis->reload_scripts = false; /* every link loads them */
   redis->pausing = false;        /* the wait before connecting stands for it */
-  if (!redis->closing)
+  if (!redis->closing && !redis->barred)
     wait_to_connect(redis, why);
+}
+
+static void on_bar(void *context, const char *guard) {
+  struct m2se_redis *redis = context;
+  redis->barred = true;
+  tell(redis, M2SE_REDIS_BARRED, guard);
+}
+
+static void on_drop(void *context) {
+  struct m2se_redis *redis = context;
+  /* What the callbacks send belongs to what comes later. */
+  for (uint64_t end = redis->tail; redis->head < end && !redis->closing;) {
+    redis->next = redis->head + 1;
+    deliver(redis, M2SE_EDROPPED, NULL, "given up: a guard of the connection to Redis said so");
+  }
+  redis->group_error[0] = 0; /* of a group whose end was not there: what comes next begins another */
+  tell_room(redis);
 }
 
 static void finish_close(struct m2se_redis *redis) {
@@ -230,8 +247,12 @@ static void on_link_closed(void *context) {
   finish_close(redis);
 }
 
-static const struct m2se_redis_link_callbacks link_callbacks = {
-    .ready = on_ready, .reply = on_reply, .gone = on_gone, .closed = on_link_closed};
+static const struct m2se_redis_link_callbacks link_callbacks = {.ready = on_ready,
+                                                                .reply = on_reply,
+                                                                .gone = on_gone,
+                                                                .closed = on_link_closed,
+                                                                .drop = on_drop,
+                                                                .bar = on_bar};
 
 static void connect_now(struct m2se_redis *redis) {
   struct m2se_error error = {0};
@@ -362,6 +383,11 @@ int m2se_redis_add_script(struct m2se_redis *redis, const char *source) {
   return (int)redis->peer.script_count++;
 }
 
+void m2se_redis_add_guard(struct m2se_redis *redis, const struct m2se_redis_guard *guard) {
+  assert(redis->peer.guard_count < M2SE_REDIS_GUARDS_MAX);
+  redis->peer.guards[redis->peer.guard_count++] = *guard;
+}
+
 int m2se_redis_call(struct m2se_redis *redis, int script, const void *key, size_t key_size,
                     const struct m2se_redis_argument *arguments, uint32_t count,
                     m2se_redis_callback *callback, void *context) {
@@ -394,6 +420,7 @@ int m2se_redis_new(struct m2se_redis **out, struct uv_loop_s *loop,
     return m2se_error_set(error, M2SE_ENOMEM, "redis: out of memory");
   redis->loop = loop;
   redis->settings = *settings;
+  redis->peer.name = settings->name;
   redis->settings.uri = NULL; /* the caller's string, with a password in it */
   if (!redis->settings.commands_max)
     redis->settings.commands_max = 16384;

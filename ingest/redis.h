@@ -55,8 +55,8 @@ enum m2se_redis_class {
 enum m2se_redis_class m2se_redis_classify(const char *error_text);
 
 /* status 0: reply is valid. M2SE_EFORMAT: Redis refused the command for good; error says why. M2SE_EIO: the
- * door was closed before an answer came, the outcome is unknown. reply is NULL unless status is 0; error is
- * NULL if it is. */
+ * door was closed before an answer came, the outcome is unknown. M2SE_EDROPPED: a guard said
+ * M2SE_REDIS_DROP; so is its outcome. reply is NULL unless status is 0; error is NULL if it is. */
 typedef void m2se_redis_callback(void *context, int status, const struct m2se_redis_reply *reply,
                                  const char *error);
 
@@ -66,6 +66,7 @@ enum m2se_redis_event {
   M2SE_REDIS_LOST,    /* connection failed or refused; text: why. Tried again with growing pauses up to 2 s */
   M2SE_REDIS_REFUSED, /* replies of class RETRY or ALARM began; text: the error */
   M2SE_REDIS_RESUMED, /* and ended */
+  M2SE_REDIS_BARRED,  /* a guard said M2SE_REDIS_BAR; text: its name. No connection is made any more */
   M2SE_REDIS_ROOM     /* after m2se_redis_is_full: less than half of the limits is in use again */
 };
 typedef void m2se_redis_event_callback(void *context, enum m2se_redis_event event, const char *text);
@@ -77,6 +78,9 @@ struct m2se_redis_settings {
   size_t bytes_max;      /* and their bytes; 0: 64 MiB */
   uint32_t window;       /* of these, sent and unanswered at a time; 0: 2048 */
   uint32_t timeout_ms;   /* longest wait for one reply, or for a connection; 0: 5000 */
+  const char *name;      /* of the connections, for CLIENT LIST: printable ASCII without blanks; each has it
+                            before its first guard is asked, or is not used. Outlives the door. NULL: "m2sed",
+                            if the server permits it */
   m2se_redis_event_callback *event; /* may be NULL */
   void *event_context;
 };
@@ -121,6 +125,32 @@ int m2se_redis_add_script(struct m2se_redis *redis, const char *source);
 int m2se_redis_call(struct m2se_redis *redis, int script, const void *key, size_t key_size,
                     const struct m2se_redis_argument *arguments, uint32_t count,
                     m2se_redis_callback *callback, void *context);
+
+/* ---- guards ---- */
+/* What a guard says of a new connection. */
+enum m2se_redis_verdict {
+  M2SE_REDIS_PASS, /* the next guard is asked; behind the last one commands flow */
+  M2SE_REDIS_DROP, /* the same, but first every command that waits is given up: the callbacks, in order, get
+                      M2SE_EDROPPED. What they send, and what comes later, flows behind the last guard */
+  M2SE_REDIS_BAR   /* the connection is ended, and no other is made: M2SE_REDIS_BARRED. Commands wait until
+                      m2se_redis_close */
+};
+/* A question that every connection answers before anything that waits is sent (again) on it. By then no
+ * command of the connections before runs any more: they have been ended at the server. Guards are asked one
+ * after another, in the order in which they were added; what one has asked is answered before the next asks.
+ * An error for an answer ends the connection, and the next one asks all guards anew. */
+struct m2se_redis_guard {
+  const char *name; /* what is asked, for texts: "the lease" */
+  /* Fills in the command, at most M2SE_REDIS_GUARD_ARGUMENTS; they are copied at once. Returns their number;
+   * 0: nothing to ask this time, pass. */
+  uint32_t (*ask)(void *context, struct m2se_redis_argument *arguments);
+  /* Not an error. Sends and closes nothing. */
+  enum m2se_redis_verdict (*judge)(void *context, const struct m2se_redis_reply *reply);
+  void *context;
+};
+enum { M2SE_REDIS_GUARDS_MAX = 4, M2SE_REDIS_GUARD_ARGUMENTS = 16 };
+/* Copied, but for the strings. At most M2SE_REDIS_GUARDS_MAX; before the loop runs. */
+void m2se_redis_add_guard(struct m2se_redis *redis, const struct m2se_redis_guard *guard);
 
 /* ---- for the status ---- */
 struct m2se_redis_status {

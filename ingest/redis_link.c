@@ -32,6 +32,7 @@ struct m2se_redis_link {
   bool ready, ended;
   uint32_t awaited; /* replies of any kind still to come */
   uint32_t scripts_awaited;
+  uint32_t guards_asked;
   uint32_t idle_ticks; /* of the timer, in a row, with replies awaited and none coming */
   char address[320];
   char client_id[24];
@@ -133,10 +134,15 @@ static void on_timer(uv_timer_t *timer) {
 }
 
 /* ---- logging in ---- */
+static void send_arguments(struct m2se_redis_link *link, redisCallbackFn *callback, int count,
+                           const char **words, const size_t *sizes) {
+  if (redisAsyncCommandArgv(link->hiredis, callback, link, count, words, sizes) == REDIS_OK)
+    link->awaited++;
+}
+
 static void send_words(struct m2se_redis_link *link, redisCallbackFn *callback, int count,
                        const char **words) {
-  if (redisAsyncCommandArgv(link->hiredis, callback, link, count, words, NULL) == REDIS_OK)
-    link->awaited++;
+  send_arguments(link, callback, count, words, NULL);
 }
 
 /* Counts the reply. false: it is none (the connection is going down), or comes after the end. */
@@ -209,6 +215,51 @@ static void on_ping(redisAsyncContext *hiredis, void *reply, void *context) {
   link->callbacks->ready(link->context);
 }
 
+/* ---- guards ---- */
+static void ask_guards(struct m2se_redis_link *link);
+
+static void on_guard(redisAsyncContext *hiredis, void *data, void *context) {
+  (void)hiredis;
+  struct m2se_redis_link *link = context;
+  const redisReply *reply = data;
+  assert(link->guards_asked > 0);
+  const struct m2se_redis_guard *guard = &link->peer->guards[link->guards_asked - 1];
+  if (!take_reply(link, reply) || failed(link, reply, guard->name))
+    return;
+  enum m2se_redis_verdict verdict = guard->judge(guard->context, (const struct m2se_redis_reply *)reply);
+  if (verdict == M2SE_REDIS_BAR) {
+    link->callbacks->bar(link->context, guard->name);
+    link_end(link, guard->name);
+    return;
+  }
+  if (verdict == M2SE_REDIS_DROP)
+    link->callbacks->drop(link->context);
+  if (!link->ended)
+    ask_guards(link);
+}
+
+/* The next one; behind the last, what makes the link ready. */
+static void ask_guards(struct m2se_redis_link *link) {
+  while (link->guards_asked < link->peer->guard_count) {
+    const struct m2se_redis_guard *guard = &link->peer->guards[link->guards_asked++];
+    struct m2se_redis_argument arguments[M2SE_REDIS_GUARD_ARGUMENTS];
+    const char *words[M2SE_REDIS_GUARD_ARGUMENTS];
+    size_t sizes[M2SE_REDIS_GUARD_ARGUMENTS];
+    uint32_t count = guard->ask(guard->context, arguments);
+    assert(count <= M2SE_REDIS_GUARD_ARGUMENTS);
+    for (uint32_t i = 0; i < count; i++) {
+      words[i] = arguments[i].bytes;
+      sizes[i] = arguments[i].size;
+    }
+    if (count) {
+      send_arguments(link, on_guard, (int)count, words, sizes);
+      return;
+    }
+  }
+  m2se_redis_link_load_scripts(link);
+  send_words(link, on_ping, 1, (const char *[]){"PING"});
+}
+
 /* The value of "name:value\r\n" in what INFO says; out is "" if there is none. */
 static void find_info(const char *text, const char *name, char *out, size_t capacity) {
   const char *at = strstr(text, name);
@@ -239,8 +290,7 @@ static void on_info(redisAsyncContext *hiredis, void *data, void *context) {
     send_words(link, on_ignored, 4, (const char *[]){"CLIENT", "KILL", "ID", peer->client_id});
   memcpy(peer->run_id, run_id, sizeof run_id);
   memcpy(peer->client_id, link->client_id, sizeof link->client_id);
-  m2se_redis_link_load_scripts(link);
-  send_words(link, on_ping, 1, (const char *[]){"PING"});
+  ask_guards(link);
 }
 
 static int begin(struct m2se_redis_link *link, const char *numeric_host, struct m2se_error *error) {
@@ -274,7 +324,8 @@ static int begin(struct m2se_redis_link *link, const char *numeric_host, struct 
   snprintf(database, sizeof database, "%u", uri->database);
   if (uri->database)
     send_words(link, on_login, 2, (const char *[]){"SELECT", database});
-  send_words(link, on_ignored, 3, (const char *[]){"CLIENT", "SETNAME", "m2sed"});
+  const char *name = link->peer->name ? link->peer->name : "m2sed";
+  send_words(link, link->peer->name ? on_login : on_ignored, 3, (const char *[]){"CLIENT", "SETNAME", name});
   send_words(link, on_client_id, 2, (const char *[]){"CLIENT", "ID"});
   send_words(link, on_info, 2, (const char *[]){"INFO", "server"});
   return 0;

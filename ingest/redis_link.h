@@ -20,12 +20,17 @@ struct m2se_redis_script {
 struct m2se_redis_peer {
   struct m2se_redis_script scripts[M2SE_REDIS_SCRIPTS_MAX];
   uint32_t script_count;
+  struct m2se_redis_guard guards[M2SE_REDIS_GUARDS_MAX];
+  uint32_t guard_count;
+  const char *name;   /* of the settings */
   char run_id[41];    /* of the server's process; "" before the first link */
   char client_id[24]; /* of the newest link there; decimal */
   char version[32];
 };
 
 struct m2se_redis_link_callbacks {
+  void (*drop)(void *context);                   /* a guard wants it; before ready(); may end the link */
+  void (*bar)(void *context, const char *guard); /* a guard wants it; gone() follows */
   void (*ready)(void *context);
   void (*reply)(void *context, const struct m2se_redis_reply *reply); /* one for each send, in order */
   void (*gone)(void *context, const char *why); /* the last but closed; no send from here on */

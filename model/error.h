@@ -21,7 +21,8 @@
   X(-7, M2SE_ESHAPE, "a tensor of another shape than asked for")                                             \
   X(-8, M2SE_ERANGE, "a number outside its range")                                                           \
   X(-9, M2SE_ELIMIT, "larger than a stated limit")                                                           \
-  X(-10, M2SE_ENUMERIC, "a number that is not finite")
+  X(-10, M2SE_ENUMERIC, "a number that is not finite")                                                       \
+  X(-11, M2SE_EDROPPED, "given up before it was done, on purpose")
 
 enum m2se_error_code {
 #define M2SE_ERROR_ENUM(code, name, text) name = (code),

@@ -84,7 +84,7 @@ void rig_stop(struct redis_rig *rig) {
 static void on_event(void *context, enum m2se_redis_event event, const char *text) {
   struct redis_rig *rig = context;
   rig->events[event]++;
-  if (event == M2SE_REDIS_LOST || event == M2SE_REDIS_REFUSED)
+  if (event == M2SE_REDIS_LOST || event == M2SE_REDIS_REFUSED || event == M2SE_REDIS_BARRED)
     snprintf(rig->event_text, sizeof rig->event_text, "%s", text);
 }
 

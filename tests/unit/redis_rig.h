@@ -20,7 +20,7 @@ struct redis_rig {
   struct m2se_redis *redis; /* of rig_connect */
   bool closed;
   uint32_t events[M2SE_REDIS_ROOM + 1];
-  char event_text[512]; /* of the newest LOST or REFUSED */
+  char event_text[512]; /* of the newest LOST, REFUSED or BARRED */
 };
 
 /* 77, for the test's exit status, if there is no redis-server here; else 0. */
