@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 import uuid
 
 if __name__ == "__main__":  # run as a program, the folder above is not on the path
@@ -22,6 +23,7 @@ JVM = [
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",
     "-Xshare:auto",
+    "-Xlog:cds=off",
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
 ]
 
@@ -56,64 +58,87 @@ PROPERTIES = {
 }
 
 
-def jars():
-    """The folder with Kafka's jars: fetched once into the cache, by one process at a time."""
-    folder = CACHE / "kafka-jars"
-    wanted = POM.read_bytes()
+def prepare():
+    """The folder with Kafka's `jars`, an empty formatted `data` folder and the archive of `classes` that lets a
+    broker start in half the time: made once in the cache, by one process at a time."""
+    folder = CACHE / "kafka"
+    wanted = POM.read_text() + "".join(f"{word}\n" for word in JVM)
     CACHE.mkdir(parents=True, exist_ok=True)
-    with open(CACHE / "kafka-jars.lock", "w") as lock:
+    with open(CACHE / "kafka.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        stamp = folder / "pom.xml"
-        if not stamp.exists() or stamp.read_bytes() != wanted:
+        stamp = folder / "complete"
+        if not stamp.exists() or stamp.read_text() != wanted:
             shutil.rmtree(folder, ignore_errors=True)
-            subprocess.run(
-                [
-                    need_program("mvn"),
-                    "-q",
-                    "-B",
-                    "-f",
-                    POM,
-                    "dependency:copy-dependencies",
-                    f"-DoutputDirectory={folder}",
-                ],
-                check=True,
-                stdin=subprocess.DEVNULL,
-                timeout=600,
-            )
-            stamp.write_bytes(wanted)  # last: a fetch that was cut off is repeated
+            folder.mkdir()
+            fetch_jars(folder / "jars")
+            rehearse(folder)
+            stamp.write_text(wanted)  # last: what was cut off is repeated
     return folder
 
 
-class Broker(Process):
-    """One node in `folder`. A restart keeps its port, its data and its cluster id; another folder is another
-    cluster. `properties` are added to PROPERTIES."""
+def fetch_jars(folder):
+    subprocess.run(
+        [need_program("mvn"), "-q", "-B", "-f", POM, "dependency:copy-dependencies", f"-DoutputDirectory={folder}"],
+        check=True,
+        stdin=subprocess.DEVNULL,
+        timeout=600,
+    )
 
-    def __init__(self, folder, properties=None):
-        java, classes = need_program("java"), f"{jars()}/*"
-        folder.mkdir(parents=True, exist_ok=True)
-        self.port, self.controller_port = free_port(), free_port()
-        settings = {
-            **PROPERTIES,
-            "controller.quorum.voters": f"1@127.0.0.1:{self.controller_port}",
-            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller_port}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
-            "log.dirs": folder / "data",
-            **(properties or {}),
-        }
-        file = folder / "server.properties"
-        file.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
-        command = [java, *JVM, "-cp", classes]
-        with open(folder / "format.log", "wb") as log:
-            # With "=": an id may begin with a minus.
-            # An id that begins with "-" would be taken for an option.
-            cluster_id = "m" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
+
+def rehearse(folder):
+    """Formats a data folder, and lets a broker on a copy of it live once for the archive of its classes."""
+    with tempfile.TemporaryDirectory() as trial:
+        file = pathlib.Path(trial) / "server.properties"
+        with open(folder / "rehearsal.log", "wb") as log:
+            write_properties(file, folder / "data", free_port(), free_port())
+            format_command = ["kafka.tools.StorageTool", "format", "--cluster-id=template", "-c", file]
             subprocess.run(
-                [*command, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", file],
+                [*java(folder), *format_command],
                 check=True,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
+        broker = Broker(pathlib.Path(trial), made=folder, archive="ArchiveClassesAtExit")
+        with broker.start(), broker.client() as client:
+            client.create_topic("rehearsal", 1)
+            client.produce("rehearsal", [Record(b"key", b"value")])
+            client.read_all("rehearsal")
+            broker.stop()
+
+
+def java(folder, *flags):
+    """A JVM with Kafka's classes. In a fixed order, which the archive of them is bound to."""
+    return [need_program("java"), *JVM, *flags, "-cp", ":".join(str(jar) for jar in sorted((folder / "jars").iterdir()))]
+
+
+def write_properties(file, data, port, controller_port, properties=None):
+    settings = {
+        **PROPERTIES,
+        "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
+        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "log.dirs": data,
+        **(properties or {}),
+    }
+    file.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+
+
+class Broker(Process):
+    """One node in `folder`. A restart keeps its port, its data and its cluster id; another folder is another
+    cluster. `properties` are added to PROPERTIES; `made` and `archive` are for prepare()."""
+
+    def __init__(self, folder, properties=None, made=None, archive="SharedArchiveFile"):
+        made = made or prepare()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.port, self.controller_port = free_port(), free_port()
+        file, data = folder / "server.properties", folder / "data"
+        write_properties(file, data, self.port, self.controller_port, properties)
+        shutil.copytree(made / "data", data)
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[:22]
+        meta = data / "meta.properties"
+        meta.write_text(meta.read_text().replace("cluster.id=template", f"cluster.id={cluster_id}"))
+        command = java(made, f"-XX:{archive}={made / 'classes.jsa'}")
         super().__init__([*command, "kafka.Kafka", file], folder / "kafka.log")
 
     @property
@@ -145,7 +170,7 @@ def main(arguments):
     if arguments != ["--fetch"]:
         print("usage: kafka.py --fetch", file=sys.stderr)
         return os.EX_USAGE
-    print(jars())
+    print(prepare())
     return 0
 
 
