@@ -17,7 +17,7 @@
 enum {
   M2SED_DECODE_SIDE_MAX = 65535,
   M2SED_DECODE_SCANS_MAX = 100,        /* of a progressive JPEG; encoders make about 10 */
-  M2SED_DECODE_CHUNKS_MAX = 65536,     /* of a PNG or WebP */
+  M2SED_DECODE_CHUNKS_MAX = 65536,     /* segments, in a JPEG */
   M2SED_DECODE_METADATA_MAX = 4 << 20, /* bytes of everything that is not the picture, profile unpacked */
 };
 

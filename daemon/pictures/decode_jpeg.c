@@ -59,13 +59,32 @@ static void count_scans(j_common_ptr common) {
   }
 }
 
-static uint32_t orientation_of(const struct jpeg_decompress_struct *jpeg) {
-  for (jpeg_saved_marker_ptr marker = jpeg->marker_list; marker; marker = marker->next) {
-    if (marker->data_length >= 6 && memcmp(marker->data, "Exif\0\0", 6) == 0) {
-      return m2sed_decode_orientation(marker->data, marker->data_length);
+/* Looks at the segments before the first scan and takes the orientation out of its own. What does not look
+ * like a segment is left to libjpeg. */
+static bool walk_segments(struct m2sed_decode *decode) {
+  enum { START_OF_SCAN = 0xda, APP0 = 0xe0, APP1 = 0xe1, APP15 = 0xef, COMMENT = 0xfe };
+  size_t at = 2, metadata = 0;
+  bool oriented = false;
+  for (uint32_t count = 0; decode->size - at >= 4 && decode->bytes[at] == 0xff; count++) {
+    const uint8_t *segment = decode->bytes + at;
+    uint32_t marker = segment[1], size = (uint32_t)segment[2] << 8 | segment[3];
+    if (marker == START_OF_SCAN || size < 2 || size > decode->size - at - 2) {
+      break;
     }
+    if ((marker >= APP0 && marker <= APP15) || marker == COMMENT) {
+      metadata += size;
+    }
+    if (marker == APP1 && !oriented && size >= 8 && memcmp(segment + 4, "Exif\0\0", 6) == 0) {
+      decode->orientation = m2sed_decode_orientation(segment + 4, size - 2);
+      oriented = true;
+    }
+    if (metadata > M2SED_DECODE_METADATA_MAX || count >= M2SED_DECODE_CHUNKS_MAX) {
+      m2sed_decode_refuse(decode, M2SED_PICTURE_TOO_COMPLEX, "JPEG: more segments or metadata than allowed");
+      return false;
+    }
+    at += 2 + size;
   }
-  return 1;
+  return true;
 }
 
 /* In place, from 4 bytes a pixel to 3. Adobe stores CMYK inverted, and all others followed. */
@@ -87,13 +106,11 @@ static void read_picture(struct jpeg_work *work) {
   }
   jpeg_create_decompress(jpeg);
   jpeg->progress = &work->progress;
-  jpeg_save_markers(jpeg, JPEG_APP0 + 1, 0xffff);
   jpeg_mem_src(jpeg, decode->bytes, decode->size);
   jpeg_read_header(jpeg, TRUE);
   if (!m2sed_decode_size(decode, jpeg->image_width, jpeg->image_height, 3)) {
     return;
   }
-  decode->orientation = orientation_of(jpeg);
   bool is_cmyk = jpeg->jpeg_color_space == JCS_CMYK || jpeg->jpeg_color_space == JCS_YCCK;
   jpeg->out_color_space = is_cmyk ? JCS_CMYK : JCS_RGB;
   jpeg_start_decompress(jpeg);
@@ -114,6 +131,9 @@ static void read_picture(struct jpeg_work *work) {
 }
 
 void m2sed_decode_jpeg(struct m2sed_decode *decode) {
+  if (!walk_segments(decode)) {
+    return;
+  }
   struct jpeg_work work = {.decode = decode};
   work.jpeg.err = jpeg_std_error(&work.errors);
   work.jpeg.client_data = &work;
