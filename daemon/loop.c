@@ -56,11 +56,16 @@ static int64_t wall_clock_ms(void) {
   return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* Every event under way becomes a message to the trainer, and what stands there comes before a checkpoint. */
+/* Every event under way becomes a message to the trainer. It takes them between two steps, so there may be
+ * many as long as the backlog is sure to have room for all that came since its last report. */
 static bool trainer_has_room(const struct m2sed_loop *loop) {
+  if (!loop->engine_started)
+    return true;
   uint64_t under_way = loop->events_end - loop->events_first;
-  return !loop->engine_started ||
-         under_way + m2sed_ring_used(m2sed_trainer_input(loop->trainer)) < M2SED_TRAINER_RING;
+  bool backlog_has_room =
+      loop->last_step.waiting + 2 * (uint64_t)M2SED_TRAINER_RING <= (uint64_t)loop->config->train_backlog;
+  return under_way + m2sed_ring_used(m2sed_trainer_input(loop->trainer)) <
+         (backlog_has_room || !loop->config->train_enabled ? M2SED_TRAINER_RING : M2SED_TRAINER_RING_FULL);
 }
 
 bool m2sed_loop_has_room(const struct m2sed_loop *loop) {

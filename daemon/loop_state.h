@@ -64,8 +64,10 @@ struct m2sed_request {
 enum {
   M2SED_REQUESTS = 1 << 14, /* users on their way; a power of two */
   M2SED_REQUESTS_FOR_EVENTS = M2SED_REQUESTS - (1 << 13),
-  /* What waits for the trainer is learned before the daemon ends in order, so it must not be much. */
-  M2SED_TRAINER_RING = 1 << 9,
+  /* Messages that may wait while the trainer makes a step, long enough for several steps of a burst. */
+  M2SED_TRAINER_RING = 1 << 13,
+  /* Once the backlog is nearly full, each of them waits for a step of its own, before a stop too: few. */
+  M2SED_TRAINER_RING_FULL = 1 << 9,
   M2SED_SERVER_RING = 1 << 12,
   M2SED_STATUS_REASONS = 16
 };

@@ -12,7 +12,7 @@
 #include "daemon/learning.h"
 #include "daemon/pool.h"
 
-enum { SNAPSHOTS = 2, OUTPUT_CAPACITY = 64 };
+enum { SNAPSHOTS = 2, OUTPUT_CAPACITY = 64, TRAINED_AT_STOP = 512 };
 
 struct m2sed_trainer {
   struct m2sed_train_settings settings;
@@ -114,10 +114,10 @@ static void flush(struct m2sed_trainer *trainer) {
   trainer->flushing = false;
 }
 
-/* An orderly end trains what is due if that is little, as much as the ring may hold: a supervisor does not
- * wait long, and the checkpoint keeps the rest. */
+/* An orderly end trains what is due if that is little: a supervisor does not wait long, and the checkpoint
+ * keeps the rest. */
 static void stop(struct m2sed_trainer *trainer) {
-  uint32_t steps = trainer->settings.ring_capacity / m2sed_batcher_fresh(&trainer->settings) + 1;
+  uint32_t steps = TRAINED_AT_STOP / m2sed_batcher_fresh(&trainer->settings) + 1;
   for (uint32_t i = 0; i < steps && m2sed_learning_due(trainer->learning); i++) {
     step(trainer);
   }

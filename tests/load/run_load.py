@@ -29,6 +29,7 @@ USERS, ITEMS, DIM, PARTITIONS = 100_000, 10_000, 384, 4
 WARM_UP = 3000
 SAMPLE = 64
 PAUSE_SECONDS = 0.003
+EVALUATIONS = (("made", "events"), ("left_out", "skipped"))
 
 
 # ---- what is sent ----
@@ -165,8 +166,13 @@ class Reader:
 # ---- scenarios ----
 
 
-def follow(shop, daemon, client, name, rate, seconds):
-    """A running daemon takes `rate` events a second; then it works off what has waited."""
+def vectors(status):
+    """Those that an event asked for: the sweep's have no time of production and are in no histogram."""
+    return sum(histogram(status, "vector")["count"])
+
+
+def follow(shop, daemon, client, name, rate, seconds, catch_up):
+    """A running daemon takes `rate` events a second, and each has its vector; then it works off what has waited."""
     path, users = shop.events(rate * seconds)
     before = shop.status(client)
     reader = Reader(client, sorted(set(shop.rng.sample(users, min(SAMPLE, len(users))))))
@@ -187,8 +193,8 @@ def follow(shop, daemon, client, name, rate, seconds):
         most_stall = max(most_stall, status["checkpoint"]["stall_ms"])
     assert producing.wait() == 0
     sent = time.monotonic() - begin
-    wanted = before["serving"]["users_published"] + len(users)
-    while (after := shop.status(client))["serving"]["users_published"] < wanted:
+    wanted = vectors(before) + len(users)
+    while vectors(after := shop.status(client)) < wanted:
         assert time.monotonic() < begin + sent + 120, "no vector for some events"
         for _ in range(50):
             reader.poll()
@@ -211,19 +217,22 @@ def follow(shop, daemon, client, name, rate, seconds):
         "reader_events": len(reader.ages_ms),
         "plain_poll_p50_ms": quantile(reader.polls_ms, 0.5),
         "plain_poll_p99_ms": quantile(reader.polls_ms, 0.99),
+        **{f"evaluations_{key}": after["prequential"][name] - before["prequential"][name] for key, name in EVALUATIONS},
         "waiting_most": most_waiting,
         "loop_delay_ms_most": round(most_delay, 1),
         "checkpoint_stall_ms_most": round(most_stall, 1),
         "rss_mib_most": round(most_rss / 2**20),
     }
     tell(figures)  # what follows may take minutes
+    if not catch_up:
+        return
     done = wait_for(shop, client, lambda s: s["training"]["waiting"] < 128, 300, "training has caught up")
-    return {
+    tell({
         "scenario": f"{name}: training has caught up",
         "seconds_to_catch_up": round(time.monotonic() - behind, 1),
         "trained": done["events"]["trained"] - before["events"]["trained"],
         "replay_taken_away": done["training"]["replay_taken_away"] - before["training"]["replay_taken_away"],
-    }
+    })
 
 
 def outcomes(status):
@@ -241,7 +250,7 @@ def live(shop, wanted, arguments):
         wait_for(shop, client, lambda s: s["serving"]["epoch"] > 0 and outcomes(s) > WARM_UP - 256, 120, "the warm-up")
         for name, rate in (("live", arguments.rate), ("burst", arguments.burst)):
             if name in wanted:
-                tell(follow(shop, daemon, client, name, rate, arguments.seconds))
+                follow(shop, daemon, client, name, rate, arguments.seconds, arguments.catch_up)
     assert daemon.stop(120) == 0
 
 
@@ -323,6 +332,9 @@ def main():
     parser.add_argument("--rate", type=int, default=1000)
     parser.add_argument("--burst", type=int, default=5000)
     parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument(
+        "--no-catch-up", dest="catch_up", action="store_false", help="do not wait until what has waited is trained"
+    )
     parser.add_argument("--sequences", type=int, default=300000, help="events of the scenario sequences")
     parser.add_argument("--events", type=int, default=20000, help="more of them, for the backfill")
     arguments = parser.parse_args()
