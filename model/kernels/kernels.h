@@ -195,6 +195,16 @@ struct m2se_kernels {
   void (*cmcl_grad_row)(m2se_real *ab, m2se_real *aa, m2se_real *bb, const m2se_real *lse_a,
                         const m2se_real *lse_b, const uint32_t *target, size_t j, size_t n, m2se_real g);
 
+  /* ---- finished models (encoder/): nothing is kept for a backward pass; [rows,n] each ---- */
+  /* x += sub + bias; y = LayerNorm(x) gamma + beta. sub NULL (then bias is not read): x stays as it is. y may
+   * be x. */
+  void (*norm_infer)(m2se_real *y, m2se_real *x, const m2se_real *sub, const m2se_real *bias,
+                     const m2se_real *gamma, const m2se_real *beta, size_t rows, size_t n, m2se_real eps);
+  /* u = gelu(u + bias), the exact one. */
+  void (*gelu_infer)(m2se_real *u, const m2se_real *bias, size_t rows, size_t n);
+  /* u = t / (1 + e^(-1.702 t)), t = u + bias: CLIP's GELU. */
+  void (*quick_gelu_infer)(m2se_real *u, const m2se_real *bias, size_t rows, size_t n);
+
   /* ---- optimiser ---- */
   /* g' = g * clip; m = b1 m + (1 - b1) g'; v = b2 v + (1 - b2) g'^2; p -= lr (m / c1) / (sqrt(v / c2) + eps).
    */

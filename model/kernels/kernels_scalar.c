@@ -29,6 +29,9 @@ static const struct m2se_kernels scalar_kernels = {
     .cmcl_row_lse = m2se_scalar_cmcl_row_lse,
     .cmcl_column_lse = m2se_scalar_cmcl_column_lse,
     .cmcl_grad_row = m2se_scalar_cmcl_grad_row,
+    .norm_infer = m2se_scalar_norm_infer,
+    .gelu_infer = m2se_scalar_gelu_infer,
+    .quick_gelu_infer = m2se_scalar_quick_gelu_infer,
     .adam = m2se_scalar_adam,
 };
 

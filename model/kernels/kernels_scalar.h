@@ -80,6 +80,12 @@ void m2se_scalar_attention_backward(m2se_real *dq, m2se_real *dk, m2se_real *dv,
                                     size_t dh, const struct m2se_dropout *drop, const uint32_t *row_ids,
                                     uint64_t first_row, size_t stride, m2se_real *scratch);
 
+void m2se_scalar_norm_infer(m2se_real *y, m2se_real *x, const m2se_real *sub, const m2se_real *bias,
+                            const m2se_real *gamma, const m2se_real *beta, size_t rows, size_t n,
+                            m2se_real eps);
+void m2se_scalar_gelu_infer(m2se_real *u, const m2se_real *bias, size_t rows, size_t n);
+void m2se_scalar_quick_gelu_infer(m2se_real *u, const m2se_real *bias, size_t rows, size_t n);
+
 m2se_real m2se_scalar_nip_row(m2se_real *l1, m2se_real *l2, const m2se_real *w, size_t candidates, size_t y,
                               m2se_real own_w, m2se_real g, m2se_real *dw);
 m2se_real m2se_scalar_cmcl_row_lse(const m2se_real *ab, const m2se_real *aa, const uint32_t *target, size_t j,

@@ -12,6 +12,7 @@
 #include "model/kernels/kernels_vector_rows.inc"
 /* these use what stands above */
 #include "model/kernels/kernels_vector_attention.inc"
+#include "model/kernels/kernels_vector_inference.inc"
 #include "model/kernels/kernels_vector_losses.inc"
 #include "model/kernels/kernels_vector_product.inc"
 
@@ -53,6 +54,9 @@ static const struct m2se_kernels vector_kernels = {
     .cmcl_row_lse = vector_cmcl_row_lse,
     .cmcl_column_lse = vector_cmcl_column_lse,
     .cmcl_grad_row = vector_cmcl_grad_row,
+    .norm_infer = vector_norm_infer,
+    .gelu_infer = vector_gelu_infer,
+    .quick_gelu_infer = vector_quick_gelu_infer,
     .adam = vector_adam,
 };
 

@@ -298,6 +298,7 @@ static int run(const struct m2se_kernels *table) {
       cmocka_unit_test(test_unit),
       cmocka_unit_test(test_gelu_accuracy),
       cmocka_unit_test(test_gelu),
+      cmocka_unit_test(test_inference),
       cmocka_unit_test(test_exp_accuracy),
       cmocka_unit_test(test_experts),
       cmocka_unit_test(test_addnorm),

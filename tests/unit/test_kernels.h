@@ -23,6 +23,7 @@ enum { WIDTHS = 22 };
 extern const size_t widths[WIDTHS];
 
 void test_gelu(void **state);
+void test_inference(void **state);
 void test_experts(void **state);
 void test_addnorm(void **state);
 void test_embed(void **state);

@@ -275,6 +275,35 @@ static void test_gelu(void **state) {
   check_gradient("gelu's bias", p.bias, dbias, H, gelu_value, &p);
 }
 
+/* The kernels of finished models are right by definition; they have no gradient. */
+static void test_inference(void **state) {
+  (void)state;
+  struct gelu p;
+  double gamma[H], beta[H], quick[ROWS * H], y[ROWS * H];
+  fill(&p, sizeof(p));
+  fill(gamma, sizeof(gamma));
+  fill(beta, sizeof(beta));
+  memcpy(p.sum, p.u, sizeof(p.sum));
+  memcpy(quick, p.u, sizeof(quick));
+  memcpy(p.a, p.u, sizeof(p.a));
+  k->gelu_infer(p.sum, p.bias, ROWS, H);
+  k->quick_gelu_infer(quick, p.bias, ROWS, H);
+  k->norm_infer(y, p.a, p.weight, p.bias, gamma, beta, ROWS, H, eps);
+  for (size_t r = 0; r < ROWS; r++) {
+    double t[H], normal[H];
+    for (size_t i = 0; i < H; i++) {
+      const double x = p.u[r * H + i] + p.bias[i];
+      assert_near(p.sum[r * H + i], x * 0.5 * (1 + erf(x / sqrt(2))));
+      assert_near(quick[r * H + i], x / (1 + exp(-1.702 * x)));
+      t[i] = x + p.weight[r * H + i];
+      assert_near(p.a[r * H + i], t[i]);
+    }
+    normal_by_definition(normal, t, H, eps);
+    for (size_t i = 0; i < H; i++)
+      assert_near(y[r * H + i], normal[i] * gamma[i] + beta[i]);
+  }
+}
+
 /* ---- attention ---- */
 enum { LEN = 6, HEADS = 2, DH = 3, WIDE = HEADS * DH, STRIDE = 16 };
 
@@ -502,10 +531,11 @@ static void test_tables(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_pool),  cmocka_unit_test(test_experts), cmocka_unit_test(test_addnorm),
-      cmocka_unit_test(test_embed), cmocka_unit_test(test_gelu),    cmocka_unit_test(test_attention),
-      cmocka_unit_test(test_unit),  cmocka_unit_test(test_nip),     cmocka_unit_test(test_cmcl),
-      cmocka_unit_test(test_adam),  cmocka_unit_test(test_vectors), cmocka_unit_test(test_tables),
+      cmocka_unit_test(test_pool),      cmocka_unit_test(test_experts), cmocka_unit_test(test_addnorm),
+      cmocka_unit_test(test_embed),     cmocka_unit_test(test_gelu),    cmocka_unit_test(test_attention),
+      cmocka_unit_test(test_unit),      cmocka_unit_test(test_nip),     cmocka_unit_test(test_cmcl),
+      cmocka_unit_test(test_adam),      cmocka_unit_test(test_vectors), cmocka_unit_test(test_tables),
+      cmocka_unit_test(test_inference),
   };
   k = m2se_kernels_scalar();
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -28,6 +28,34 @@ void test_gelu(void **state) {
   }
 }
 
+void test_inference(void **state) {
+  (void)state;
+  for (size_t i = 0; i < WIDTHS; i++)
+    for (int form = 0; form < 3; form++) { /* sum kept; y over x; nothing added */
+      const size_t n = widths[i], rows = 5;
+      struct pair x = pair_new(rows * n, 3), y = pair_new(rows * n, 1), sub = pair_new(rows * n, 1);
+      struct pair bias = pair_new(n, 1), gamma = pair_new(n, 1), beta = pair_new(n, 1);
+      struct pair erf = pair_new(rows * n, 6), quick = pair_new(rows * n, 6);
+      struct pair *out = form == 1 ? &x : &y;
+      k->norm_infer(out->got, x.got, form == 2 ? NULL : sub.got, bias.got, gamma.got, beta.got, rows, n,
+                    1e-2f);
+      scalar->norm_infer(out->want, x.want, form == 2 ? NULL : sub.want, bias.want, gamma.want, beta.want,
+                         rows, n, 1e-2f);
+      k->gelu_infer(erf.got, bias.got, rows, n);
+      scalar->gelu_infer(erf.want, bias.want, rows, n);
+      k->quick_gelu_infer(quick.got, bias.got, rows, n);
+      scalar->quick_gelu_infer(quick.want, bias.want, rows, n);
+      pair_check(x, 2e-5f, "sum");
+      pair_check(y, 2e-5f, "norm");
+      pair_check(erf, 5e-7f, "gelu");
+      pair_check(quick, 1e-6f, "quick gelu");
+      pair_check(sub, 0, "sub");
+      pair_check(bias, 0, "bias");
+      pair_check(gamma, 0, "gamma");
+      pair_check(beta, 0, "beta");
+    }
+}
+
 /* ---- LayerNorm and its surroundings ---- */
 void test_experts(void **state) {
   (void)state;
