@@ -76,7 +76,7 @@ __attribute__((constructor)) static void own_memory(void) {
 }
 
 /* The library's parse. *no_memory: it was left behind, and nothing of it is there any more. */
-static json_t *load(const char *text, size_t size, json_error_t *reason, bool *no_memory) {
+static json_t *load(const char *text, size_t size, size_t flags, json_error_t *reason, bool *no_memory) {
   *no_memory = false;
   parse.ring.before = parse.ring.next = &parse.ring;
   if (setjmp(parse.no_memory)) {
@@ -91,7 +91,7 @@ static json_t *load(const char *text, size_t size, json_error_t *reason, bool *n
     return NULL;
   }
   parse.active = true;
-  json_t *value = json_loadb(text, size, JSON_REJECT_DUPLICATES, reason);
+  json_t *value = json_loadb(text, size, flags, reason);
   parse.active = false;
   unlink_block(&parse.ring); /* the tree's blocks go on without us */
   return value;
@@ -144,7 +144,9 @@ int m2se_json_parse(struct m2se_json **root, const char *text, size_t size,
   }
   json_error_t reason;
   bool no_memory;
-  json_t *value = load(size ? text : "", size, &reason, &no_memory);
+  size_t flags = JSON_REJECT_DUPLICATES | (limits->nul_allowed ? JSON_ALLOW_NUL : 0) |
+                 (limits->all_real ? JSON_DECODE_INT_AS_REAL : 0);
+  json_t *value = load(size ? text : "", size, flags, &reason, &no_memory);
   if (no_memory) {
     return m2se_error_set(error, M2SE_ENOMEM, "no memory for a JSON text of %zu bytes", size);
   }

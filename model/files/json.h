@@ -32,8 +32,12 @@ struct m2se_json_limits {
   size_t bytes_max;    /* of the text */
   uint32_t depth_max;  /* of nested objects and arrays, 1..64; the outermost is 1 */
   uint32_t values_max; /* of values, counted by brackets and commas: an upper estimate */
+  /* What else is let through, for those who know what to do with it: */
+  bool nul_allowed; /* \u0000 in strings (not in keys): only their length tells where they end */
+  bool all_real;    /* every number is an M2SE_JSON_REAL, so that none is too large for int64 */
 };
-#define M2SE_JSON_LIMITS_DEFAULT ((struct m2se_json_limits){16 << 20, 64, 1000000})
+#define M2SE_JSON_LIMITS_DEFAULT                                                                             \
+  ((struct m2se_json_limits){.bytes_max = 16 << 20, .depth_max = 64, .values_max = 1000000})
 
 enum m2se_json_type {
   M2SE_JSON_NULL,
@@ -46,10 +50,10 @@ enum m2se_json_type {
 };
 
 /* Parses text[0..size), one object or array with nothing but blanks around it. Refused, with line and column:
- * anything that is not JSON, invalid UTF-8, NUL (raw or \u0000), a key that comes twice in its object, an
- * integer beyond int64, a number beyond double (M2SE_EFORMAT); more than the limits allow (M2SE_ELIMIT);
- * M2SE_ENOMEM. limits NULL: the default. The text is not kept. On success *root is the caller's, for
- * m2se_json_free; on failure it is NULL. */
+ * anything that is not JSON, invalid UTF-8, NUL (raw or \u0000; see nul_allowed), a key that comes twice in
+ * its object, an integer beyond int64, a number beyond double (M2SE_EFORMAT); more than the limits allow
+ * (M2SE_ELIMIT); M2SE_ENOMEM. limits NULL: the default. The text is not kept. On success *root is the
+ * caller's, for m2se_json_free; on failure it is NULL. */
 int m2se_json_parse(struct m2se_json **root, const char *text, size_t size,
                     const struct m2se_json_limits *limits, struct m2se_error *error);
 void m2se_json_free(struct m2se_json *root); /* NULL: nothing */
@@ -81,7 +85,8 @@ bool m2se_json_next(const struct m2se_json *object, struct m2se_json_iterator *i
 
 /* Typed getters: 0, or M2SE_EMISSING (value NULL), M2SE_ETYPE, M2SE_ERANGE, and the output untouched. `what`
  * names the value in the error's text.
- * - string: NUL-terminated, *length without it (NULL: not wanted); valid UTF-8 with no NUL inside; borrowed.
+ * - string: NUL-terminated, *length without it (NULL: not wanted); valid UTF-8 with no NUL inside (but see
+ * nul_allowed); borrowed.
  * - int64, uint64: a whole number (1e3 and 5.0 too, up to 2^53), or a string of decimal digits, with '-' if
  * negative: protobuf's JSON form writes 64-bit numbers so.
  * - double: any number; finite.

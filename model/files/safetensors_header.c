@@ -245,7 +245,8 @@ int m2se_header_parse(struct m2se_header *header, const char *text, size_t size,
     return m2se_error_set(error, M2SE_EFORMAT, "header: does not begin with '{'");
   }
   /* A tensor of the highest rank counts as 16 values. */
-  struct m2se_json_limits limits = {M2SE_HEADER_BYTES_MAX, 8, 17 * M2SE_TENSORS_MAX};
+  struct m2se_json_limits limits = {
+      .bytes_max = M2SE_HEADER_BYTES_MAX, .depth_max = 8, .values_max = 17 * M2SE_TENSORS_MAX};
   int code = m2se_json_parse(&header->json, text, size, &limits, error);
   if (code) {
     return m2se_error_prefix(error, code, "header");

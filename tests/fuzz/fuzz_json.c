@@ -8,7 +8,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const struct m2se_json_limits limits = {1 << 16, 12, 1000};
+static const struct m2se_json_limits limits = {.bytes_max = 1 << 16, .depth_max = 12, .values_max = 1000};
 
 // Puts value into the writer; returns how many values it is. key: its own, or NULL.
 static uint32_t copy(struct m2se_json_writer *writer, const char *key, const struct m2se_json *value,

@@ -38,6 +38,7 @@ DOORS = {
     "webp/*": ["daemon/pictures/decode_webp.c"],
     "seccomp.h": ["daemon/pictures/sandbox.c"],
     "unistr.h": ["model/files/utf8.c"],
+    "utf8proc.h": ["model/text/unicode.c"],
     "uv.h": ["ingest/*.c", "daemon/*.c", "tests/*"],
     "xxhash.h": ["model/*.c", "ingest/*.c", "daemon/*.c", "tests/*"],
     "uthash.h": ["model/*.c", "ingest/*.c", "daemon/*.c"],

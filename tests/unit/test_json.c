@@ -210,6 +210,28 @@ static void test_limits(void **state) {
   m2se_json_free(parse(deep + 1));
 }
 
+static void test_what_else_is_let_through(void **state) {
+  (void)state;
+  const char *text = "{\"a\":\"b\\u0000c\",\"n\":1000000000000000019884624838656,\"w\":7}";
+  check_refused(text, strlen(text), M2SE_EFORMAT, "line 1 column 13: ");
+  struct m2se_json_limits limits = M2SE_JSON_LIMITS_DEFAULT;
+  limits.nul_allowed = limits.all_real = true;
+  struct m2se_json *root = NULL;
+  assert_int_equal(m2se_json_parse(&root, text, strlen(text), &limits, NULL), 0);
+  const char *string = NULL;
+  size_t length = 0;
+  double large = 0;
+  int64_t whole = 0;
+  assert_int_equal(m2se_json_as_string(m2se_json_get(root, "a"), "a", &string, &length, NULL), 0);
+  assert_int_equal(length, 3);
+  assert_memory_equal(string, "b\0c", 4);
+  assert_int_equal(m2se_json_as_double(m2se_json_get(root, "n"), "n", &large, NULL), 0);
+  assert_true(large == 1e30);
+  assert_int_equal(m2se_json_as_int64(m2se_json_get(root, "w"), "w", &whole, NULL), 0);
+  assert_int_equal(whole, 7);
+  m2se_json_free(root);
+}
+
 static void test_tree(void **state) {
   (void)state;
   struct m2se_json *root =
@@ -486,6 +508,7 @@ int main(void) {
       cmocka_unit_test(test_error_text),
       cmocka_unit_test(test_refused),
       cmocka_unit_test(test_limits),
+      cmocka_unit_test(test_what_else_is_let_through),
       cmocka_unit_test(test_tree),
       cmocka_unit_test(test_strings),
       cmocka_unit_test(test_integers),
