@@ -213,7 +213,7 @@ static void test_limits(void **state) {
 static void test_what_else_is_let_through(void **state) {
   (void)state;
   const char *text = "{\"a\":\"b\\u0000c\",\"n\":1000000000000000019884624838656,\"w\":7}";
-  check_refused(text, strlen(text), M2SE_EFORMAT, "line 1 column 13: ");
+  check_refused(text, strlen(text), M2SE_EFORMAT, "line 1 column 15: ");
   struct m2se_json_limits limits = M2SE_JSON_LIMITS_DEFAULT;
   limits.nul_allowed = limits.all_real = true;
   struct m2se_json *root = NULL;
@@ -503,18 +503,12 @@ static void test_no_memory(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_utf8),
-      cmocka_unit_test(test_error_list),
-      cmocka_unit_test(test_error_text),
-      cmocka_unit_test(test_refused),
-      cmocka_unit_test(test_limits),
-      cmocka_unit_test(test_what_else_is_let_through),
-      cmocka_unit_test(test_tree),
-      cmocka_unit_test(test_strings),
-      cmocka_unit_test(test_integers),
-      cmocka_unit_test(test_getters_refuse),
-      cmocka_unit_test(test_writer),
-      cmocka_unit_test(test_reals_come_back),
+      cmocka_unit_test(test_utf8),       cmocka_unit_test(test_error_list),
+      cmocka_unit_test(test_error_text), cmocka_unit_test(test_refused),
+      cmocka_unit_test(test_limits),     cmocka_unit_test(test_what_else_is_let_through),
+      cmocka_unit_test(test_tree),       cmocka_unit_test(test_strings),
+      cmocka_unit_test(test_integers),   cmocka_unit_test(test_getters_refuse),
+      cmocka_unit_test(test_writer),     cmocka_unit_test(test_reals_come_back),
       cmocka_unit_test(test_no_memory),
   };
   return cmocka_run_group_tests_name("json", tests, NULL, NULL);
