@@ -211,18 +211,39 @@ static void settle_fresh(struct m2sed_learning *learning, const struct m2sed_bat
   m2sed_batcher_drop(learning->batcher, batch->fresh);
 }
 
+/* Once the weights went back and the guard leaves out as many steps again, the data have changed and not the
+ * weights: what is only worse than a guess is learned from then on, until a loss passes. */
+static bool guesses_count(const struct m2sed_learning *learning) {
+  uint32_t limit = learning->settings.guard_rollback;
+  return learning->config.guess_max > 0 && limit > 0 &&
+         learning->counters.refused_in_a_row < 2 * (uint64_t)limit;
+}
+
+static void train(struct m2sed_learning *learning, const struct m2se_batch *network,
+                  const struct m2se_workers *workers, struct m2se_step_result *step) {
+  struct m2se_error error;
+  struct m2se_config rates = *m2se_learner_config(learning->learner);
+  rates.guess_max = guesses_count(learning) ? learning->config.guess_max : 0;
+  m2se_learner_set_rates(learning->learner, &rates);
+  int code = m2se_learner_step(learning->learner, network, workers, learning->settings.gradient_norm_max,
+                               step, &error);
+  assert(code == 0); /* the mini-batch is ours, so only a bug can make it invalid */
+  learning->left_out = !step->applied;
+  if (!step->applied) {
+    learning->counters.refused_in_a_row++;
+  } else if (learning->config.guess_max == 0 || step->losses.over_guess <= learning->config.guess_max) {
+    learning->counters.refused_in_a_row = 0;
+  }
+}
+
 bool m2sed_learning_step(struct m2sed_learning *learning, const struct m2se_workers *workers,
                          struct m2sed_trained_message *result) {
   struct m2sed_batch batch;
   struct m2se_step_result step = {0};
-  struct m2se_error error;
   m2sed_batcher_build(learning->batcher, &learning->reservoir, m2sed_learning_step_number(learning), &batch);
   bool stepped = batch.network.n_sequences > 0;
   if (stepped) {
-    int code = m2se_learner_step(learning->learner, &batch.network, workers,
-                                 learning->settings.gradient_norm_max, &step, &error);
-    assert(code == 0); /* the mini-batch is ours, so only a bug can make it invalid */
-    learning->counters.refused_in_a_row = step.applied ? 0 : learning->counters.refused_in_a_row + 1;
+    train(learning, &batch.network, workers, &step);
   }
   learning->counters.replay_taken_away += batch.taken_away;
   settle_fresh(learning, &batch, step.applied);
@@ -233,7 +254,9 @@ bool m2sed_learning_step(struct m2sed_learning *learning, const struct m2se_work
       .nip_image = step.losses.nip_image,
       .cmcl_text = step.losses.cmcl_text,
       .cmcl_image = step.losses.cmcl_image,
+      .over_guess = step.losses.over_guess,
       .gradient_norm = step.gradient_norm,
+      .left_out = step.left_out,
       .fresh = batch.fresh,
       .replayed = batch.replayed,
       .applied = step.applied,
@@ -251,8 +274,7 @@ bool m2sed_learning_is_suspect(const struct m2sed_learning *learning) {
 
 bool m2sed_learning_must_go_back(const struct m2sed_learning *learning) {
   uint32_t limit = learning->settings.guard_rollback;
-  return limit > 0 && learning->counters.refused_in_a_row > 0 &&
-         learning->counters.refused_in_a_row % limit == 0;
+  return limit > 0 && learning->left_out && learning->counters.refused_in_a_row % limit == 0;
 }
 
 void m2sed_learning_go_back(struct m2sed_learning *learning, const struct m2sed_checkpoint_state *good) {

@@ -23,6 +23,7 @@ struct m2sed_learning {
   bool begun;         /* the catalogue has been told: what a checkpoint left waiting has its items */
   bool features_came; /* since the parked ones were looked at */
   struct m2sed_trainer_counters counters;
+  bool left_out;                  /* the last step was, by the guard */
   struct m2sed_position *skipped; /* [M2SED_SKIPPED_MAX] by the guard, oldest first */
   uint32_t skipped_count;
   uint64_t *next_position;             /* [M2SED_PARTITIONS_MAX], 0: nothing taken yet */

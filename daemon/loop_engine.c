@@ -31,6 +31,7 @@ static struct m2se_config model_config(const struct m2sed_loop *loop) {
   model.bias_learning_rate = c->train_bias_learning_rate;
   model.clip_norm = c->train_clip_norm;
   model.loss_max = c->train_loss_max;
+  model.guess_max = c->train_guess_max;
   return model;
 }
 
@@ -145,6 +146,22 @@ void m2sed_loop_to_server(struct m2sed_loop *loop, const struct m2sed_serve_mess
 
 /* ---- answers ---- */
 
+const char *m2sed_left_out_text(enum m2se_left_out left_out) {
+  switch (left_out) {
+  case M2SE_LEFT_OUT_NOT_FINITE:
+    return "loss or gradient is not finite";
+  case M2SE_LEFT_OUT_LOSS:
+    return "the loss is above train.loss_max";
+  case M2SE_LEFT_OUT_GUESS:
+    return "the loss is far worse than a guess (train.guess_max)";
+  case M2SE_LEFT_OUT_GRADIENT:
+    return "the gradient is above train.gradient_norm_max";
+  case M2SE_LEFT_OUT_NOT:
+    break;
+  }
+  return "lately, and no loss has been well since";
+}
+
 static void take_step(struct m2sed_loop *loop, const struct m2sed_trained_message *message) {
   if (loop->last_step.step && message->counters.rollbacks > loop->last_step.counters.rollbacks)
     M2SED_LOG(loop->log, ERROR, "weights went back to the last good ones", M2SED_U("step", message->step),
@@ -157,7 +174,9 @@ static void take_step(struct m2sed_loop *loop, const struct m2sed_trained_messag
     loop->loss_mean = loop->loss_mean == 0 ? message->loss : 0.98 * loop->loss_mean + 0.02 * message->loss;
   else
     M2SED_LOG(loop->log, WARN, "training step left out", M2SED_U("step", message->step),
-              M2SED_R("loss", message->loss), M2SED_R("gradient_norm", message->gradient_norm));
+              M2SED_S("why", m2sed_left_out_text(message->left_out)),
+              M2SED_R("over_guess", message->over_guess), M2SED_R("loss", message->loss),
+              M2SED_R("gradient_norm", message->gradient_norm));
 }
 
 static void take_trained(struct m2sed_loop *loop, const struct m2sed_trained_message *message) {

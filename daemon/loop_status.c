@@ -22,6 +22,7 @@ struct m2sed_status_state {
   struct m2se_status_refusals refused[M2SE_RULE_COUNT_OF_ALL];
   const char *reasons[M2SED_STATUS_REASONS];
   char pause_reason[M2SED_PAUSE_BYTES_MAX + 64];
+  char guard_reason[128];
   struct m2se_redis_status redis;
   uint64_t published;
   struct m2se_status newest; /* points into this struct and into the loop */
@@ -266,6 +267,8 @@ static uint32_t find_reasons(struct m2sed_loop *loop, const struct m2se_status *
   const char *letters = m2sed_letters_reason(loop);
   snprintf(loop->status->pause_reason, sizeof loop->status->pause_reason,
            "consumption is paused by an operator: %s", loop->pause.note);
+  snprintf(loop->status->guard_reason, sizeof loop->status->guard_reason, "training steps are left out: %s",
+           m2sed_left_out_text(loop->last_step.left_out));
   const struct {
     bool holds;
     const char *text;
@@ -287,8 +290,7 @@ static uint32_t find_reasons(struct m2sed_loop *loop, const struct m2se_status *
       {loop->phase == M2SED_PHASE_RUNNING && m2sed_erasures_behind(m2sed_positions_erasures(loop->positions)),
        "requests to forget users are done before consumption goes on"},
       {loop->pause.holds, loop->status->pause_reason},
-      {status->training.refused_in_a_row > 0,
-       "training steps are left out: loss or gradient not finite or too large"},
+      {status->training.refused_in_a_row > 0, loop->status->guard_reason},
       {m2sed_marker_catching_up(loop), "sequences that Redis has lost are made again from the log"},
       {letters != NULL, letters}};
   uint32_t count = 0;

@@ -11,6 +11,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "model/m2se.h"
+
 enum { M2SED_CONTEXT_MAX = 64 }; /* sequence.length is at most this */
 
 struct m2sed_item_record; /* item_record.h */
@@ -72,7 +74,7 @@ struct m2sed_trainer_counters { /* all since the beginning of the lineage; in th
   uint64_t events_taken;      /* whatever became of them */
   uint64_t unparked;          /* whose features came late, and then they were there */
   uint64_t parking_dropped;   /* whose features did not come in time; also in skipped_no_features */
-  uint64_t refused_in_a_row;  /* steps that the guard left out since the last one that it let pass */
+  uint64_t refused_in_a_row;  /* steps that the guard left out since the last one that was well */
   uint64_t rollbacks;         /* how often the weights went back */
 };
 struct m2sed_checkpoint_state; /* checkpoint.h: everything a generation holds */
@@ -80,13 +82,14 @@ struct m2sed_trained_message {
   enum m2sed_trained_kind kind;
   uint64_t step;
   struct m2sed_trainer_counters counters;
-  double loss, nip_text, nip_image, cmcl_text, cmcl_image, gradient_norm, learning_rate;
+  double loss, nip_text, nip_image, cmcl_text, cmcl_image, gradient_norm, over_guess, learning_rate;
   uint32_t fresh, replayed; /* examples of this step */
   uint32_t waiting;         /* fresh examples not yet trained */
   uint32_t parked;          /* fresh examples without features so far */
   uint64_t reservoir_size, reservoir_seen;
   double step_ms, stall_ms; /* of a step; with a snapshot: how long copying it held up the training */
   bool applied, last;
+  enum m2se_left_out left_out; /* of a step */
   struct m2sed_checkpoint_state *snapshot;
 };
 

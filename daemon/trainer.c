@@ -67,9 +67,11 @@ static void step(struct m2sed_trainer *trainer) {
   }
 }
 
+/* Suspect weights are not shown by themselves. */
 static bool copy_due(const struct m2sed_trainer *trainer) {
-  uint64_t step_number = m2sed_learning_step_number(trainer->learning);
-  return trainer->copy_wanted || step_number - trainer->copied_step >= trainer->settings.epoch_steps;
+  uint64_t steps = m2sed_learning_step_number(trainer->learning) - trainer->copied_step;
+  return trainer->copy_wanted ||
+         (steps >= trainer->settings.epoch_steps && !m2sed_learning_is_suspect(trainer->learning));
 }
 
 /* Hands out what is due and what there is a buffer for. Returns whether it did anything. */
@@ -120,6 +122,9 @@ static void stop(struct m2sed_trainer *trainer) {
   uint32_t steps = TRAINED_AT_STOP / m2sed_batcher_fresh(&trainer->settings) + 1;
   for (uint32_t i = 0; i < steps && m2sed_learning_due(trainer->learning); i++) {
     step(trainer);
+  }
+  if (m2sed_learning_is_suspect(trainer->learning)) { /* the last generation is a good one too */
+    m2sed_learning_go_back(trainer->learning, trainer->good);
   }
   trainer->flushing = false;
   trainer->snapshot_wanted = true;

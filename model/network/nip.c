@@ -4,7 +4,7 @@
 #include "model/network/blas_door.h"
 #include "model/network/losses.h"
 
-enum { NIP_PANEL_MAX = 32 };
+enum { NIP_PANEL_MAX = 32, GUESS_CHOICES_MIN = 8 };
 
 /* Whether this CPU's own products take this width; else cblas does. */
 static bool has_own_products(const struct m2se_loss_run *run) {
@@ -147,6 +147,12 @@ double m2se_nip_loss(const struct m2se_loss_run *run, int modality) {
     sum += w->loss[s];
   }
   return w->anchors ? sum / w->anchors : 0;
+}
+
+double m2se_nip_guess(const struct m2se_loss_run *run, int modality) {
+  const struct m2se_nip_work *w = &run->work->nip[modality];
+  uint32_t choices = run->config->targets == M2SE_TARGETS_LAST ? w->anchors : w->candidates;
+  return log(choices > GUESS_CHOICES_MIN ? choices : GUESS_CHOICES_MIN);
 }
 
 m2se_real m2se_nip_candidate(const struct m2se_loss_run *run, int modality, uint32_t candidate,

@@ -241,6 +241,8 @@ void m2se_learner_backpropagate(struct m2se_learner *l, const struct m2se_batch 
   run(&s, nip_shard, 2 * M2SE_SHARDS);
   losses->nip_text = m2se_nip_loss(&s.loss, 0);
   losses->nip_image = m2se_nip_loss(&s.loss, 1);
+  losses->over_guess =
+      fmax(losses->nip_text / m2se_nip_guess(&s.loss, 0), losses->nip_image / m2se_nip_guess(&s.loss, 1));
   losses->cmcl_text = cmcl_space(&s, 0);
   losses->cmcl_image = cmcl_space(&s, 1);
   losses->total =
@@ -313,6 +315,21 @@ static double gradient_norm(struct step *s) {
   return sqrt(sum);
 }
 
+static enum m2se_left_out judge(const struct m2se_config *c, const struct m2se_step_result *result,
+                                double gradient_norm_max) {
+  if (!isfinite(result->losses.total) || !isfinite(result->gradient_norm)) {
+    return M2SE_LEFT_OUT_NOT_FINITE;
+  }
+  if (c->loss_max > 0 && result->losses.total > c->loss_max) {
+    return M2SE_LEFT_OUT_LOSS;
+  }
+  if (c->guess_max > 0 && result->losses.over_guess > c->guess_max) {
+    return M2SE_LEFT_OUT_GUESS;
+  }
+  return gradient_norm_max > 0 && result->gradient_norm > gradient_norm_max ? M2SE_LEFT_OUT_GRADIENT
+                                                                            : M2SE_LEFT_OUT_NOT;
+}
+
 int m2se_learner_step(struct m2se_learner *l, const struct m2se_batch *batch,
                       const struct m2se_workers *workers, double gradient_norm_max,
                       struct m2se_step_result *result, struct m2se_error *error) {
@@ -327,9 +344,8 @@ int m2se_learner_step(struct m2se_learner *l, const struct m2se_batch *batch,
   result->positions = l->plan.n_positions;
   result->anchors = l->plan.n_anchors;
   result->flops = m2se_learner_flops(l);
-  result->applied = isfinite(result->losses.total) && isfinite(result->gradient_norm) &&
-                    (l->config.loss_max <= 0 || result->losses.total <= l->config.loss_max) &&
-                    (gradient_norm_max <= 0 || result->gradient_norm <= gradient_norm_max);
+  result->left_out = judge(&l->config, result, gradient_norm_max);
+  result->applied = result->left_out == M2SE_LEFT_OUT_NOT;
   if (result->applied) {
     if (l->config.clip_norm > 0 && result->gradient_norm > l->config.clip_norm) {
       s.clip = l->config.clip_norm / result->gradient_norm;

@@ -20,7 +20,7 @@ CHUNK = 300
 # As shipped, and a thousand times as much where the settings allow it.
 CALM = {"learning_rate": 0.003, "residual_learning_rate": 0.01, "bias_learning_rate": 0.01}
 WILD = {"learning_rate": 3, "residual_learning_rate": 10, "bias_learning_rate": 10}
-SETTINGS = {"train": {"batch": 32, **CALM}, "serve": {"epoch_steps": 5}}
+SETTINGS = {"train": {"batch": 32, "guard_rollback": 4, **CALM}, "serve": {"epoch_steps": 5}}
 ODD = [
     "{a}",
     "{",
@@ -133,15 +133,22 @@ def floods(world, daemon):
 
 
 def learning_rates(world, daemon):
-    """Wild for a while, then as before: it learns on."""
-    for name, rates in (("wild", WILD), ("calm again", CALM)):
+    """As before, then wild, then as before: the guard leaves out what the wild rates bring about and goes back to
+    good weights, and the loss comes down to where it was."""
+    seen = {}
+    for name, rates in (("calm", CALM), ("wild", WILD), ("calm again", CALM)):
         assert daemon.process.stop() == 0
         daemon.configure({"train": rates})
         daemon.start()
-        newest = flow(world, daemon, [])
-        print(f"{name}: loss {newest['training']['loss_mean']}", flush=True)
-    assert newest["training"]["steps_applied"] > 5, newest["training"]
-    assert math.isfinite(newest["training"]["loss_mean"])
+        seen[name] = flow(world, daemon, [])["training"]
+        wanted = ("loss_mean", "steps_applied", "steps_refused", "rollbacks")
+        print(name, {key: seen[name][key] for key in wanted}, flush=True)
+        assert math.isfinite(seen[name]["loss_mean"])
+    calm, wild, again = seen.values()
+    assert calm["steps_refused"] == 0, calm
+    assert wild["steps_refused"] > 0 and wild["rollbacks"] > calm["rollbacks"], wild
+    assert again["steps_refused"] == 0 and again["steps_applied"] > 5, again
+    assert again["loss_mean"] < 1.35 * calm["loss_mean"], (calm, again)
 
 
 def odd_ids(world, daemon):
