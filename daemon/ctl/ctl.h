@@ -44,7 +44,11 @@
   X(FROM, "from", "OFFSET", "begin with this offset of the dead letters, in each of their partitions")       \
   X(SAMPLE, "sample", "N", "only the first N keys of each kind that Redis names")                            \
   X(YES, "yes", NULL, "do it")                                                                               \
-  X(DRY_RUN, "dry-run", NULL, "only say what would be done")
+  X(DRY_RUN, "dry-run", NULL, "only say what would be done")                                                 \
+  X(MODEL, "model", "DIR", "the folder of a BERT or CLIP model, as Hugging Face lays it out")                \
+  X(JSONL, "jsonl", NULL,                                                                                    \
+    "standard input has a JSON object a line, {\"text\": ...}; an object a line answers")                    \
+  X(MAX, "max", "N", "cut a text to N ids, the first and the last included (as the model's folder says)")
 
 enum m2sed_ctl_option {
 #define M2SED_CTL_OPTION_ENUM(option, name, value, help) M2SED_CTL_##option,
@@ -89,6 +93,7 @@ int m2sed_ctl_audit(struct m2sed_ctl *ctl);
 int m2sed_ctl_rollback(struct m2sed_ctl *ctl);
 int m2sed_ctl_pause(struct m2sed_ctl *ctl);
 int m2sed_ctl_resume(struct m2sed_ctl *ctl);
+int m2sed_ctl_tokenize(struct m2sed_ctl *ctl);
 
 static inline bool m2sed_ctl_has(const struct m2sed_ctl *ctl, enum m2sed_ctl_option option) {
   return ctl->values[option];

@@ -82,6 +82,9 @@ static const struct m2sed_command commands[] = {
      "served.",
      m2sed_ctl_pause},
     {"resume", "", 0, 0, 0, false, "Have the daemon go on after pause.", m2sed_ctl_resume},
+    {"tokenize", "[TEXT]", 0, 1, BIT(MODEL) | BIT(JSONL) | BIT(MAX), false,
+     "What a model reads of a text: {\"tokens\": those of the text, \"ids\": with the first and the last}.",
+     m2sed_ctl_tokenize},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0], LINE_COLUMNS = 96, HELP_COLUMN = 22 };
 
