@@ -13,6 +13,7 @@
 
 #include "daemon/pool.h"
 #include "daemon/tools/m2se_bench_ingest.h"
+#include "daemon/tools/m2se_bench_store.h"
 #include "model/blas.h"
 #include "model/m2se_serve.h"
 #include "model/random.h"
@@ -27,11 +28,12 @@ struct flags {
 };
 
 static const char usage[] =
-    "m2se_bench train|encode|ingest [OPTION...]\n"
+    "m2se_bench train|encode|ingest|store [OPTION...]\n"
     "\n"
     "  train   steps over random mini-batches, finding their distinct items included\n"
     "  encode  user vectors from ready item states, and item vectors from feature rows\n"
     "  ingest  decode, the user's sequence in a redis-server of its own, ring; bytes a user takes there\n"
+    "  store   --items of one text and one picture in the store of feature rows, --dim wide\n"
     "\n"
     "  --batch N         sequences of a mini-batch (1024)\n"
     "  --len-min N, --len-max N   lengths of sequences, uniform (1, 15)\n"
@@ -418,8 +420,12 @@ int main(int count, char **arguments) {
     if (m2se_bench_ingest(&flags.ingest, &error)) {
       fail(EX_UNAVAILABLE, "ingest", error.text);
     }
+  } else if (!strcmp(flags.command, "store")) {
+    if (m2se_bench_store(flags.items, flags.dim, flags.seed, &error)) {
+      fail(EX_UNAVAILABLE, "store", error.text);
+    }
   } else {
-    fail(EX_USAGE, flags.command, "the commands are train, encode and ingest");
+    fail(EX_USAGE, flags.command, "the commands are train, encode, ingest and store");
   }
   m2sed_pool_free(pool);
   give_back();

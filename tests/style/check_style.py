@@ -36,6 +36,8 @@ DOORS = {
     "png.h": ["daemon/pictures/decode_png.c"],
     "zlib.h": ["daemon/pictures/decode_png.c", "tests/*"],
     "webp/*": ["daemon/pictures/decode_webp.c"],
+    "lmdb.h": ["daemon/features/kv.c"],
+    "nettle/*": ["daemon/features/store.c"],
     "seccomp.h": ["daemon/pictures/sandbox.c"],
     "unistr.h": ["model/files/utf8.c"],
     "utf8proc.h": ["model/text/unicode.c"],
