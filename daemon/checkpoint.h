@@ -67,7 +67,7 @@ struct m2sed_checkpoint_state {
   int64_t newest_event_ms; /* INT64_MIN: no event yet */
 
   /* Filled by load only. */
-  uint64_t generation;
+  uint64_t generation, fence; /* fence: see struct m2sed_checkpoint_info */
   char lineage[64];
   uint8_t *loop_data;
   size_t loop_bytes;
@@ -84,10 +84,12 @@ struct m2sed_checkpoint_info {
   /* The one that this process loaded, and the first that it wrote (0: none). Those between could not be
    * loaded: they do not count as kept. */
   uint64_t loaded, first;
+  uint64_t fence; /* of the writer (fence.h); 0: it has none */
 };
 
 /* Writes the next generation, then removes all but the newest `keep`; what cannot be removed stays until the
- * next time. dir must be there. A state that is not finite is refused (M2SE_ENUMERIC). *generation and *bytes
+ * next time. dir must be there. A state that is not finite is refused (M2SE_ENUMERIC), so is a
+ * fence lower than that of the folder (M2SE_EIO). *generation and *bytes
  * (of all files) may be NULL. */
 int m2sed_checkpoint_write(const char *dir, const struct m2sed_checkpoint_state *state,
                            const struct m2sed_checkpoint_info *info, uint64_t *generation, uint64_t *bytes,

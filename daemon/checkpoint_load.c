@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "daemon/checkpoint_files.h"
+#include "daemon/fence.h"
 
 void m2sed_checkpoint_state_free(struct m2sed_checkpoint_state *state) {
   if (state == NULL) {
@@ -91,9 +92,24 @@ static int check_shape(const char *path, const struct m2se_config *config, struc
   return code;
 }
 
+/* Of check_fence alone (weights are not looked at here): nothing is wrong with the generation, it does not
+ * count. */
+enum { M2SED_REPLACED = M2SE_ENUMERIC };
+
+static int check_fence(const struct m2sed_fence *fence, const struct m2sed_checkpoint_state *state,
+                       struct m2se_error *error) {
+  if (m2sed_fence_admits(fence, state->generation, state->fence)) {
+    return 0;
+  }
+  return m2se_error_set(error, M2SED_REPLACED,
+                        "%s: from a daemon that had been replaced: its fence is %" PRIu64
+                        ", and fence %" PRIu64 " went on from generation %" PRIu64,
+                        state->directory, state->fence, fence->number, fence->from);
+}
+
 /* Everything of one generation. On failure *state is NULL. */
 static int load_generation(struct m2sed_checkpoint_state **state, const char *dir, uint64_t generation,
-                           struct m2se_error *error) {
+                           const struct m2sed_fence *fence, struct m2se_error *error) {
   struct m2sed_file_sum sums[M2SED_CHECKPOINT_FILES];
   char path[M2SED_PATH_BYTES];
   *state = NULL;
@@ -104,6 +120,9 @@ static int load_generation(struct m2sed_checkpoint_state **state, const char *di
   int code = m2sed_generation_path(s->directory, dir, generation, NULL, error);
   if (code == 0) {
     code = read_manifest(dir, generation, s, sums, error);
+  }
+  if (code == 0) {
+    code = check_fence(fence, s, error);
   }
   if (code == 0) {
     code = check_names(s->directory, error);
@@ -141,14 +160,20 @@ int m2sed_checkpoint_load(struct m2sed_checkpoint_state **state, const char *dir
   uint64_t *generations;
   uint32_t count;
   *state = NULL;
-  int code = m2sed_checkpoint_list(dir, &generations, &count, error);
+  struct m2sed_fence fence;
+  int code = m2sed_fence_newest(dir, &fence, error);
+  if (code == 0) {
+    code = m2sed_checkpoint_list(dir, &generations, &count, error);
+  }
   if (code < 0) {
     return code;
   }
   struct m2se_error why = {0};
   bool unread = false; /* a disk that cannot be read says nothing about a generation either */
+  uint32_t replaced = 0;
   for (uint32_t i = count; i > 0; i--) {
-    code = load_generation(state, dir, generations[i - 1], &why);
+    code = load_generation(state, dir, generations[i - 1], &fence, &why);
+    replaced += code == M2SED_REPLACED;
     if (code == 0 || code == M2SE_ENOMEM) { /* no memory says nothing about the generation */
       break;
     }
@@ -158,7 +183,7 @@ int m2sed_checkpoint_load(struct m2sed_checkpoint_state **state, const char *dir
     }
   }
   free(generations);
-  if (count == 0) {
+  if (count == replaced) {
     return m2se_error_set(error, M2SE_EMISSING, "%s: no generation", dir);
   }
   if (code == M2SE_ENOMEM) {
@@ -200,8 +225,12 @@ int m2sed_checkpoint_oldest(const char *dir, struct m2sed_position **positions, 
 }
 
 int m2sed_checkpoint_verify(const char *dir, uint64_t generation, struct m2se_error *error) {
-  struct m2sed_checkpoint_state *state;
-  int code = load_generation(&state, dir, generation, error);
+  struct m2sed_checkpoint_state *state = NULL;
+  struct m2sed_fence fence;
+  int code = m2sed_fence_newest(dir, &fence, error);
+  if (code == 0) {
+    code = load_generation(&state, dir, generation, &fence, error);
+  }
   m2sed_checkpoint_state_free(state);
   return code;
 }

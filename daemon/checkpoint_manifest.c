@@ -105,6 +105,9 @@ int m2sed_manifest_format(const struct m2sed_checkpoint_state *state,
   m2se_json_put_int64(writer, "version", VERSION);
   m2se_json_put_text(writer, "lineage", info->lineage);
   m2se_json_put_decimal(writer, "generation", generation);
+  if (info->fence) {
+    m2se_json_put_decimal(writer, "fence", info->fence);
+  }
   put_created(writer, info->created_ms);
   m2se_json_put_decimal(writer, "step", state->step);
 #define PUT_COUNTER(name) m2se_json_put_decimal(writer, #name, state->counters.name);
@@ -307,6 +310,9 @@ static int get_scalars(const struct m2se_json *root, struct m2sed_checkpoint_sta
   if (code == 0) {
     snprintf(state->lineage, sizeof state->lineage, "%s", lineage);
     code = GET(m2se_json_as_uint64, root, "generation", &state->generation);
+  }
+  if (code == 0 && m2se_json_get(root, "fence") != NULL) {
+    code = GET(m2se_json_as_uint64, root, "fence", &state->fence);
   }
 #define GET_COUNTER(name)                                                                                    \
   if (code == 0) {                                                                                           \

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "daemon/checkpoint_files.h"
+#include "daemon/fence.h"
 
 /* Files never change once they are written, so that both can have the same. */
 static int link_files(const char *dir, uint64_t generation, const char *to, struct m2se_error *error) {
@@ -75,6 +76,18 @@ static int make_copy(const char *dir, uint64_t generation, uint64_t copy, struct
   return code < 0 ? code : m2sed_directory_sync(dir, error);
 }
 
+/* The copy counts, though it was written with the fence of its time. */
+static int admit(const char *dir, uint64_t copy, struct m2se_error *error) {
+  struct m2sed_fence fence;
+  int code = m2sed_fence_newest(dir, &fence, error);
+  if (code == 0 && fence.number > 0) {
+    fence.number++;
+    fence.from = copy;
+    code = m2sed_fence_begin(dir, &fence, error);
+  }
+  return code;
+}
+
 int m2sed_checkpoint_roll_back(const char *dir, uint64_t generation, uint64_t *copy,
                                struct m2se_error *error) {
   uint64_t *numbers;
@@ -97,6 +110,9 @@ int m2sed_checkpoint_roll_back(const char *dir, uint64_t generation, uint64_t *c
   *copy = code == 0 ? numbers[count - 1] + 1 : 0;
   if (code == 0) {
     code = make_copy(dir, generation, *copy, error);
+  }
+  if (code == 0) {
+    code = admit(dir, *copy, error);
   }
   for (uint32_t i = 0; i < count && code == 0; i++) {
     code = numbers[i] > generation ? m2sed_generation_put_away(dir, numbers[i], "undone-", error) : 0;

@@ -8,12 +8,16 @@
 #include <unistd.h>
 
 #include "daemon/checkpoint_files.h"
+#include "daemon/fence.h"
 
-/* Where generation `generation` is while it comes or goes. */
-static int temporary_path(char *path, const char *dir, uint64_t generation, struct m2se_error *error) {
+/* Where generation `generation` is while it comes or goes. Two hosts may have processes of the same number.
+ */
+static int temporary_path(char *path, const char *dir, uint64_t generation, uint64_t fence,
+                          struct m2se_error *error) {
   char name[32];
   m2sed_generation_name(name, sizeof name, generation);
-  return m2sed_path_format(path, error, "%s/%s.tmp.%ld", dir, name, (long)getpid());
+  return m2sed_path_format(path, error, "%s/%s.tmp.%ld.%llu", dir, name, (long)getpid(),
+                           (unsigned long long)fence);
 }
 
 static int write_file(int which, const char *path, const struct m2sed_checkpoint_state *state,
@@ -80,6 +84,17 @@ static int next_generation(const char *dir, uint64_t *generation, struct m2se_er
   return code;
 }
 
+/* Are we still the one whose generations count? */
+static int check_fence(const char *dir, const struct m2sed_checkpoint_info *info, struct m2se_error *error) {
+  struct m2sed_fence newest;
+  int code = info->fence > 0 ? m2sed_fence_newest(dir, &newest, error) : 0;
+  if (code == 0 && info->fence > 0 && newest.number > info->fence) {
+    code = m2se_error_set(error, M2SE_EIO, "%s: another daemon writes here, with fence %llu; ours is %llu",
+                          dir, (unsigned long long)newest.number, (unsigned long long)info->fence);
+  }
+  return code;
+}
+
 /* Moved away first, so that there is never half a generation under its name. What cannot be removed stays
  * until the next time: the new generation is safe, and that is what counts. */
 static void remove_older(const char *dir, const struct m2sed_checkpoint_info *info, uint64_t newest) {
@@ -96,7 +111,7 @@ static void remove_older(const char *dir, const struct m2sed_checkpoint_info *in
     if (kept < info->keep) {
       kept += !damaged;
     } else if (m2sed_generation_path(path, dir, numbers[i], NULL, NULL) == 0 &&
-               temporary_path(away, dir, numbers[i], NULL) == 0 && rename(path, away) == 0) {
+               temporary_path(away, dir, numbers[i], info->fence, NULL) == 0 && rename(path, away) == 0) {
       m2sed_directory_remove(away, NULL);
     }
   }
@@ -129,7 +144,7 @@ int m2sed_checkpoint_write(const char *dir, const struct m2sed_checkpoint_state 
     code = m2sed_generation_path(final, dir, number, NULL, error);
   }
   if (code == 0) {
-    code = temporary_path(temporary, dir, number, error);
+    code = temporary_path(temporary, dir, number, info->fence, error);
   }
   if (code < 0) {
     return code;
@@ -139,6 +154,9 @@ int m2sed_checkpoint_write(const char *dir, const struct m2sed_checkpoint_state 
     return m2se_error_set(error, M2SE_EIO, "%s: mkdir: %s", temporary, strerror(errno));
   }
   code = write_files(temporary, state, info, number, &written, error);
+  if (code == 0) {
+    code = check_fence(dir, info, error);
+  }
   if (code == 0 && rename(temporary, final) != 0) {
     code = m2se_error_set(error, M2SE_EIO, "%s: rename: %s", final, strerror(errno));
   }
@@ -147,6 +165,9 @@ int m2sed_checkpoint_write(const char *dir, const struct m2sed_checkpoint_state 
     return code;
   }
   code = m2sed_directory_sync(dir, error);
+  if (code == 0) { /* once more: whoever replaced us meanwhile may have gone on from an older one */
+    code = check_fence(dir, info, error);
+  }
   if (code < 0) { /* it is there and whole, but perhaps not after a power cut: the older ones must stay */
     return code;
   }

@@ -150,6 +150,10 @@
   X(checkpoint, init_if_empty, SWITCH, "false", 0, 0, "", 0, \
     "Start with fresh weights if there is no checkpoint, or if all are damaged (they are kept as " \
     "bad-gen-N); else that is refused, because it may mean a wrong folder.") \
+  X(standby, lease_seconds, COUNT, "0", 0, 3600, "", 0, \
+    "Several daemons may share redis.prefix and checkpoint.dir: one is active, the others wait until it " \
+    "has not renewed its lease in Redis for so long, seconds. Longer than loading a checkpoint takes, and " \
+    "than Kafka takes for an answer; 10 is a good choice. 0: no lease, one daemon at a time.") \
   X(features, store, TEXT, "", 0, 400, "", RESERVED, \
     "Folder of the feature rows computed from texts and images.") \
   X(features, text_model, TEXT, "", 0, 400, "", RESERVED, "Folder of the text model.") \

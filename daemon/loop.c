@@ -113,7 +113,7 @@ static void read_kafka(struct m2sed_loop *loop) {
 }
 
 static void turn(struct m2sed_loop *loop) {
-  if (loop->phase == M2SED_PHASE_CLOSED)
+  if (loop->phase == M2SED_PHASE_CLOSED || loop->phase == M2SED_PHASE_STANDBY)
     return;
   uint64_t begin = uv_hrtime();
   loop->now_ms = wall_clock_ms();
@@ -140,7 +140,9 @@ static void on_idle(uv_idle_t *idle) {
 static void on_tick(uv_timer_t *timer) {
   struct m2sed_loop *loop = timer->loop->data;
   turn(loop);
-  if (loop->phase == M2SED_PHASE_CLOSED)
+  loop->now_ms = wall_clock_ms();
+  m2sed_standby_tick(loop);
+  if (loop->phase == M2SED_PHASE_CLOSED || loop->phase == M2SED_PHASE_STANDBY)
     return;
   m2sed_letters_tick(loop);
   m2sed_sweep_tick(loop);
@@ -165,7 +167,7 @@ static void on_second(uv_timer_t *timer) {
     return;
   m2sed_notify_alive(m2sed_phase_name(loop->phase), loop->last_step.step,
                      loop->last_step.counters.trained_events);
-  if (loop->phase < M2SED_PHASE_KAFKA) {
+  if (loop->phase > M2SED_PHASE_STANDBY && loop->phase < M2SED_PHASE_KAFKA) {
     m2se_kafka_refresh(loop->kafka);
     m2sed_marker_move(loop); /* when no events come, it is still looked after */
     if (loop->status)
@@ -178,7 +180,8 @@ static void on_signal(uv_signal_t *signal, int number) {
   struct m2sed_loop *loop = signal->loop->data;
   if (number == SIGUSR1) {
     M2SED_LOG(loop->log, INFO, "checkpoint asked for", M2SED_S("by", "SIGUSR1"));
-    m2sed_checkpointer_ask(loop);
+    if (loop->checkpointer)
+      m2sed_checkpointer_ask(loop);
     return;
   }
   if (number == SIGHUP) {
@@ -234,6 +237,8 @@ static void close_handle(uv_handle_t *handle, void *arg) {
 void m2sed_loop_end(struct m2sed_loop *loop) {
   m2sed_signals_hold(); /* closed handles give the signals their default action back */
   m2sed_loop_http_stop(loop);
+  if (!m2sed_standby_close(loop))
+    return; /* it comes back here */
   /* Kafka and Redis have gone before, so that all handles left are ours. */
   uv_walk(&loop->handles->uv, close_handle, NULL);
 }
@@ -282,8 +287,11 @@ int m2sed_loop_run(const struct m2sed_loop_options *options, struct m2sed_loop_s
   look_for_pause(loop);
   int code = open_handles(loop, error);
   if (!code)
+    code = m2sed_standby_wait(loop, error);
+  bool waited_in_vain = loop->phase == M2SED_PHASE_STANDBY;
+  if (!code && !waited_in_vain)
     code = m2sed_loop_start(loop, error);
-  if (!code)
+  if (!code && !waited_in_vain)
     turn(loop);
   else
     give_up(loop);

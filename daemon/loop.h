@@ -4,6 +4,7 @@
  * signals. Each turn moves whatever can move, and nothing waits: a full ring, a slow Redis, a broker that is
  * away only mean that less is read from Kafka. The parts, each a file with one subject: loop.c turns,
  * wake-ups, signals loop_phase.c       from starting to stopped, in the order of enum m2sed_phase
+ *   loop_standby.c     the lease, and waiting for it
  *   loop_start.c       what is made before the first turn
  *   loop_event.c       the way of one interaction, from the record to the published vector
  *   loop_item.c        the items topic
@@ -36,8 +37,9 @@ struct m2sed_loop_summary { /* for people, after --until-end */
 };
 
 /* Runs until it is told to stop (SIGTERM, SIGINT), has come to the end, or fails. 0: stopped in order, the
- * last checkpoint written; 1: told twice, nothing more was done, the process should end at once; negative:
- * error says why. The checkpoint folder is locked and BLAS is checked before. */
+ * last checkpoint written; 1: told twice, or not the active daemon any more: nothing more was done, the
+ * process should end at once; negative: error says why. The checkpoint folder is locked (unless there is a
+ * lease) and BLAS is checked before. */
 int m2sed_loop_run(const struct m2sed_loop_options *options, struct m2sed_loop_summary *summary,
                    struct m2se_error *error);
 

@@ -176,7 +176,8 @@ static void begin(struct m2sed_loop *loop, struct m2sed_checkpoint_state *snapsh
                                                       .loop_bytes = strlen(checkpointer->loop_data),
                                                       .keep = (uint32_t)loop->config->checkpoint_keep,
                                                       .loaded = checkpointer->loaded,
-                                                      .first = checkpointer->first};
+                                                      .first = checkpointer->first,
+                                                      .fence = loop->fence};
   checkpointer->work.data = checkpointer;
   checkpointer->writing = true;
   int code = uv_queue_work(m2sed_loop_uv(loop), &checkpointer->work, write_snapshot, after_write);

@@ -96,7 +96,7 @@ static void on_request(void *context, const struct m2sed_http_request *request,
   else if (request->path == M2SED_HTTP_PAGE)
     answer(exchange, "text/html; charset=utf-8", m2sed_http_page, strlen(m2sed_http_page));
   else if (!status)
-    m2sed_http_answer_text(exchange, 503, "starting\n");
+    m2sed_http_answer_text(exchange, 503, loop->phase == M2SED_PHASE_STANDBY ? "standby\n" : "starting\n");
   else if (request->path == M2SED_HTTP_READYZ)
     answer_readyz(status, exchange);
   else if (request->path == M2SED_HTTP_METRICS)
@@ -127,7 +127,7 @@ static void listen_now(struct m2sed_loop *loop) {
 }
 
 int m2sed_loop_http_new(struct m2sed_loop *loop, struct m2se_error *error) {
-  if (!loop->config->http_listen[0])
+  if (!loop->config->http_listen[0] || loop->http) /* a standby has it already */
     return 0;
   loop->http = calloc(1, sizeof *loop->http);
   if (!loop->http || m2sed_recommendations_new(loop))

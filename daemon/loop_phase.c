@@ -11,8 +11,8 @@ enum {
 };
 
 const char *m2sed_phase_name(enum m2sed_phase phase) {
-  static const char *const names[] = {"items",   "running", "draining", "flushing", "sweeping",
-                                      "trainer", "server",  "kafka",    "redis",    "closed"};
+  static const char *const names[] = {"standby", "items",  "running", "draining", "flushing", "sweeping",
+                                      "trainer", "server", "kafka",   "redis",    "closed"};
   return names[phase];
 }
 
@@ -121,6 +121,8 @@ static bool waited_too_long(const struct m2sed_loop *loop) {
 void m2sed_loop_advance(struct m2sed_loop *loop) {
   bool stop = loop->stop_asked || loop->failure;
   switch (loop->phase) {
+  case M2SED_PHASE_STANDBY:
+    break;
   case M2SED_PHASE_ITEMS:
     if (stop)
       begin_drain(loop);
@@ -170,7 +172,8 @@ void m2sed_loop_advance(struct m2sed_loop *loop) {
       enter(loop, M2SED_PHASE_REDIS);
     break;
   case M2SED_PHASE_REDIS:
-    if (!loop->redis_closing && (m2se_redis_pending(loop->redis) == 0 || waited_too_long(loop))) {
+    if (!loop->redis_closing &&
+        ((m2se_redis_pending(loop->redis) == 0 && m2sed_standby_released(loop)) || waited_too_long(loop))) {
       loop->redis_closing = true;
       m2se_redis_close(loop->redis, on_redis_closing, loop);
     }

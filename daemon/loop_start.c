@@ -211,6 +211,8 @@ static void turn_for(struct m2sed_loop *loop, uint64_t ms) {
 /* Asks until there is an answer, it is time to give up, or somebody wants us to stop. */
 static int ask_ends(struct m2sed_loop *loop, const char *topic, struct m2se_kafka_end *ends,
                     struct m2se_error *error) {
+  if (loop->standby) /* a chance to renew the lease */
+    turn_for(loop, 50);
   for (int asked = 1;; asked++) {
     int code = m2se_kafka_query_ends(loop->kafka, topic, ends, PARTITIONS_MAX, QUERY_MS, error);
     if (code != M2SE_EIO || (loop->options.until_end && asked == END_QUERIES_MAX))
@@ -268,7 +270,7 @@ static void on_redis_event(void *context, enum m2se_redis_event event, const cha
     M2SED_LOG(loop->log, INFO, "Redis takes commands again", M2SED_S("why", text));
     break;
   case M2SE_REDIS_BARRED:
-    m2sed_loop_fail(loop, M2SE_EIO, "Redis: %s does not let us in", text);
+    m2sed_loop_fenced(loop, "another daemon has the lease, or Redis has lost it");
     break;
   case M2SE_REDIS_ROOM:
     break;
@@ -280,9 +282,12 @@ static int connect_redis(struct m2sed_loop *loop, struct m2se_error *error) {
   const struct m2sed_config *c = loop->config;
   const struct m2se_redis_settings settings = {.uri = c->redis_uri,
                                                .timeout_ms = (uint32_t)c->redis_timeout_ms,
+                                               .name = m2sed_standby_connection_name(loop),
                                                .event = on_redis_event,
                                                .event_context = loop};
   int code = m2se_redis_new(&loop->redis, m2sed_loop_uv(loop), &settings, error);
+  if (!code)
+    m2sed_standby_add_guard(loop);
   const struct m2se_sequencer_settings sequences = {.prefix = c->redis_prefix,
                                                     .keep = (uint32_t)c->sequence_keep,
                                                     .ttl_seconds = (uint32_t)c->sequence_ttl_seconds};
@@ -389,6 +394,8 @@ static int load_checkpoint(struct m2sed_loop *loop, struct m2se_error *error) {
               M2SED_U("trained_events", loop->restored->counters.trained_events),
               M2SED_S("lineage", loop->lineage));
   }
+  if (!code)
+    code = m2sed_standby_begin(loop, error);
   if (code)
     return code;
   if (loop->options.new_log) {
@@ -451,6 +458,7 @@ void m2sed_loop_free_parts(struct m2sed_loop *loop) {
   m2se_publisher_free(loop->publisher);
   m2se_sequencer_free(loop->sequencer);
   m2se_redis_free(loop->redis);
+  m2sed_standby_free(loop);
   m2sed_checkpointer_free(loop);
   m2sed_trainer_free(loop->trainer);
   m2sed_server_free(loop->server);

@@ -23,7 +23,8 @@
 
 /* In this order, each entered once; a stop before the engine exists skips what needs it. */
 enum m2sed_phase {
-  M2SED_PHASE_ITEMS, /* reading the items topic up to its end; interactions are paused */
+  M2SED_PHASE_STANDBY, /* another daemon holds the lease; nothing is made but that connection and HTTP */
+  M2SED_PHASE_ITEMS,   /* reading the items topic up to its end; interactions are paused */
   M2SED_PHASE_RUNNING,
   M2SED_PHASE_DRAINING, /* nothing new is taken; what is under way comes to its end */
   M2SED_PHASE_FLUSHING, /* --until-end: the last mini-batch, and the epoch of its weights */
@@ -113,6 +114,7 @@ struct m2sed_loop {
   struct m2sed_catalogue *catalogue;
   uint32_t feature_dim; /* 0: not known yet */
   char lineage[64];
+  uint64_t fence;                          /* of the lease; 0: none */
   struct m2sed_checkpoint_state *restored; /* until the engine has been made */
 
   /* Under way. */
@@ -141,6 +143,7 @@ struct m2sed_loop {
   int64_t epoch_begun_ms, epoch_since_ms;
   double epoch_publish_ms;
 
+  struct m2sed_standby *standby; /* NULL: standby.lease_seconds is 0 */
   struct m2sed_sweep *sweep;
   struct m2sed_marker *marker;
   struct m2sed_letters *letters;
@@ -173,6 +176,22 @@ void m2sed_loop_end(struct m2sed_loop *loop); /* closes the handles; the loop re
 /* ---- loop_start.c ---- */
 int m2sed_loop_start(struct m2sed_loop *loop, struct m2se_error *error);
 void m2sed_loop_free_parts(struct m2sed_loop *loop); /* what start made; threads have ended */
+
+/* ---- loop_standby.c ---- */
+/* Turns until the lease is held and the connections of others are ended (phase ITEMS), or it is to stop
+ * (phase STANDBY). Without the setting: nothing to wait for. */
+int m2sed_standby_wait(struct m2sed_loop *loop, struct m2se_error *error);
+void m2sed_standby_tick(struct m2sed_loop *loop); /* every 100 ms: renews it */
+/* For the connection to Redis; NULL and nothing without a lease. */
+const char *m2sed_standby_connection_name(const struct m2sed_loop *loop);
+void m2sed_standby_add_guard(struct m2sed_loop *loop);
+/* The checkpoint that we go on from is known: from here on what others wrote above it does not count. */
+int m2sed_standby_begin(struct m2sed_loop *loop, struct m2se_error *error);
+/* Another daemon is active: no drain, no checkpoint, nothing. */
+void m2sed_loop_fenced(struct m2sed_loop *loop, const char *why);
+bool m2sed_standby_released(struct m2sed_loop *loop); /* gives the lease back, at the end */
+bool m2sed_standby_close(struct m2sed_loop *loop);    /* true: closed, else it calls m2sed_loop_end later */
+void m2sed_standby_free(struct m2sed_loop *loop);
 
 /* ---- loop_phase.c ---- */
 void m2sed_loop_advance(struct m2sed_loop *loop); /* goes on to the next phase when its time has come */

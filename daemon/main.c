@@ -163,7 +163,7 @@ static int run_locked(const struct options *options, struct m2sed_config *config
   struct m2sed_loop_summary summary = {0};
   code = m2sed_loop_run(&loop, &summary, error);
   if (code > 0)
-    _exit(EX_TEMPFAIL); /* told twice: nothing more is waited for */
+    _exit(EX_TEMPFAIL); /* told twice, or the lease is lost: nothing more is waited for */
   if (!code && options->until_end)
     say_what_was_done(&summary);
   struct m2se_error stop_error = {0};
@@ -183,7 +183,8 @@ static int run(const struct options *options, struct m2sed_config *config, struc
   if (!code && options->embedded)
     code = m2sed_folder_make(config->daemon_state_dir, error);
   struct m2sed_lock lock = {.fd = -1};
-  if (!code)
+  /* A process that hangs would keep the lock; with a standby the lease stands for it. */
+  if (!code && !config->standby_lease_seconds)
     code = m2sed_lock_take(&lock, config->checkpoint_dir, error);
   if (code)
     return code;

@@ -10,7 +10,7 @@ static const struct {
     [M2SE_KEY_SEQUENCE] = {"seq:", true},  [M2SE_KEY_USER] = {"user:", true},
     [M2SE_KEY_ITEM] = {"item:", true},     [M2SE_KEY_NEAR] = {"near:", true},
     [M2SE_KEY_MODEL] = {"model", false},   [M2SE_KEY_STATUS] = {"status", false},
-    [M2SE_KEY_MARKER] = {"marker", false},
+    [M2SE_KEY_MARKER] = {"marker", false}, [M2SE_KEY_LEASE] = {"lease", false},
 };
 
 int m2se_key_check_prefix(const char *prefix, struct m2se_error *error) {

@@ -13,7 +13,7 @@
 
 enum { M2SE_KEY_PREFIX_MAX = 64, M2SE_KEY_BYTES_MAX = 64 + 8 + 3 * 128 };
 
-enum m2se_key_kind { /* with an id: "<prefix>seq:<id>"; the last three have none: "<prefix>model" */
+enum m2se_key_kind { /* with an id: "<prefix>seq:<id>"; those from MODEL on have none: "<prefix>model" */
                      M2SE_KEY_SEQUENCE,
                      M2SE_KEY_USER,
                      M2SE_KEY_ITEM,
@@ -21,6 +21,7 @@ enum m2se_key_kind { /* with an id: "<prefix>seq:<id>"; the last three have none
                      M2SE_KEY_MODEL,
                      M2SE_KEY_STATUS,
                      M2SE_KEY_MARKER,
+                     M2SE_KEY_LEASE,
                      M2SE_KEY_KINDS
 };
 

@@ -2,6 +2,7 @@
 #ifndef M2SE_LUA_H
 #define M2SE_LUA_H
 
+extern const char m2se_lua_lease[];
 extern const char m2se_lua_marker[];
 extern const char m2se_lua_sequence[];
 extern const char m2se_lua_publish_item[];

@@ -32,6 +32,7 @@ static void test_build_and_parse(void **state) {
   check_key(M2SE_KEY_NEAR, "%7B", 3, "m2se:near:%257B");
   check_key(M2SE_KEY_MODEL, NULL, 0, "m2se:model");
   check_key(M2SE_KEY_MARKER, NULL, 0, "m2se:marker");
+  check_key(M2SE_KEY_LEASE, NULL, 0, "m2se:lease");
   check_key(M2SE_KEY_STATUS, NULL, 0, "m2se:status");
   /* The longest of all. */
   char prefix[M2SE_KEY_PREFIX_MAX + 1] = "", id[M2SE_ID_BYTES_MAX];

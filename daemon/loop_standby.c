@@ -1,0 +1,185 @@
+/* standby.lease_seconds: waiting until the lease is ours, keeping it, and the end when it is lost. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "daemon/fence.h"
+#include "daemon/loop_state.h"
+#include "daemon/notify.h"
+#include "ingest/lease.h"
+
+enum { ASK_MS_MAX = 500 }; /* while another one holds it */
+
+struct m2sed_standby {
+  struct m2se_lease *lease;
+  int64_t lease_ms, asked_ms, confirmed_ms;
+  bool others_known, expelled, closing, closed;
+};
+
+void m2sed_loop_fenced(struct m2sed_loop *loop, const char *why) {
+  if (loop->stop_at_once)
+    return;
+  M2SED_LOG(loop->log, ERROR, "not the active daemon any more: ending at once", M2SED_U("fence", loop->fence),
+            M2SED_S("why", why));
+  loop->stop_at_once = true;
+  uv_stop(m2sed_loop_uv(loop));
+}
+
+/* ---- answers of the lease ---- */
+
+static void on_held(void *context, uint64_t fence) {
+  struct m2sed_loop *loop = context;
+  struct m2sed_standby *standby = loop->standby;
+  standby->confirmed_ms = loop->now_ms;
+  if (loop->fence)
+    return;
+  loop->fence = fence;
+  M2SED_LOG(loop->log, INFO, "the lease is ours", M2SED_U("fence", fence),
+            M2SED_I("waited_ms", loop->now_ms - loop->started_ms));
+  m2se_lease_expel(standby->lease);
+}
+
+static void on_others(void *context, int64_t left_ms) {
+  struct m2sed_loop *loop = context;
+  if (!loop->standby->others_known)
+    M2SED_LOG(loop->log, INFO, "standby: another daemon is active", M2SED_I("lease_left_ms", left_ms));
+  loop->standby->others_known = true;
+}
+
+static void on_lost(void *context) {
+  m2sed_loop_fenced(context, "another daemon has the lease, or Redis has lost it");
+}
+
+static void on_expelled(void *context, uint32_t count) {
+  struct m2sed_loop *loop = context;
+  loop->standby->expelled = true;
+  if (count)
+    M2SED_LOG(loop->log, WARN, "connections of the daemon before were ended", M2SED_U("count", count));
+}
+
+static void on_failed(void *context, const char *why) {
+  m2sed_loop_fail(context, M2SE_EIO, "lease: %s", why);
+}
+
+/* ---- life ---- */
+
+static int make(struct m2sed_loop *loop, struct m2se_error *error) {
+  const struct m2sed_config *c = loop->config;
+  struct m2sed_standby *standby = loop->standby = calloc(1, sizeof *standby);
+  uint64_t random;
+  if (!standby || getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random)
+    return m2se_error_set(error, M2SE_ENOMEM, "standby");
+  char owner[128];
+  snprintf(owner, sizeof owner, "%.80s/%ld/%016" PRIx64, c->daemon_instance, (long)getpid(), random);
+  standby->lease_ms = (int64_t)c->standby_lease_seconds * 1000;
+  const uint64_t timeout_ms = c->redis_timeout_ms < c->standby_lease_seconds * 1000
+                                  ? c->redis_timeout_ms
+                                  : c->standby_lease_seconds * 1000;
+  const struct m2se_lease_settings settings = {.uri = c->redis_uri,
+                                               .prefix = c->redis_prefix,
+                                               .owner = owner,
+                                               .lease_ms = (uint32_t)standby->lease_ms,
+                                               .timeout_ms = (uint32_t)timeout_ms,
+                                               .held = on_held,
+                                               .others = on_others,
+                                               .lost = on_lost,
+                                               .expelled = on_expelled,
+                                               .failed = on_failed,
+                                               .context = loop};
+  int code = m2se_lease_new(&standby->lease, m2sed_loop_uv(loop), &settings, error);
+  return code ? m2se_error_prefix(error, code, "lease") : m2sed_loop_http_new(loop, error);
+}
+
+int m2sed_standby_wait(struct m2sed_loop *loop, struct m2se_error *error) {
+  if (loop->config->standby_lease_seconds) {
+    int code = make(loop, error);
+    if (code)
+      return code;
+    m2sed_notify_ready();
+    while (!loop->standby->expelled && !loop->stop_asked && !loop->stop_at_once && !loop->failure)
+      uv_run(m2sed_loop_uv(loop), UV_RUN_ONCE);
+    if (!loop->standby->expelled) {
+      *error = loop->failure_text;
+      return loop->failure;
+    }
+  }
+  loop->phase = M2SED_PHASE_ITEMS;
+  return 0;
+}
+
+void m2sed_standby_tick(struct m2sed_loop *loop) {
+  struct m2sed_standby *standby = loop->standby;
+  if (!standby || standby->closing)
+    return;
+  int64_t every_ms = standby->lease_ms / 3;
+  if (!loop->fence && every_ms > ASK_MS_MAX)
+    every_ms = ASK_MS_MAX;
+  if (loop->now_ms - standby->asked_ms < every_ms)
+    return;
+  standby->asked_ms = loop->now_ms;
+  struct m2sed_fence newest = {0};
+  struct m2se_error error = {0};
+  if (!loop->fence && m2sed_fence_newest(loop->config->checkpoint_dir, &newest, &error))
+    m2sed_loop_fail(loop, error.code, "%s", error.text);
+  else
+    m2se_lease_ask(standby->lease, newest.number);
+}
+
+const char *m2sed_standby_connection_name(const struct m2sed_loop *loop) {
+  return loop->standby ? m2se_lease_connection_name(loop->standby->lease) : NULL;
+}
+
+void m2sed_standby_add_guard(struct m2sed_loop *loop) {
+  if (loop->standby)
+    m2se_lease_add_guard(loop->standby->lease, loop->redis);
+}
+
+/* Under the lease its number; without, one more than the last one, if standby was ever on here: what a daemon
+ * of that time still writes does not count. */
+int m2sed_standby_begin(struct m2sed_loop *loop, struct m2se_error *error) {
+  const char *dir = loop->config->checkpoint_dir;
+  struct m2sed_fence fence;
+  int code = m2sed_fence_newest(dir, &fence, error);
+  if (code || (!loop->standby && !fence.number))
+    return code;
+  loop->fence = loop->standby ? loop->fence : fence.number + 1;
+  fence.number = loop->fence;
+  fence.from = loop->restored ? loop->restored->generation : 0;
+  code = m2sed_fence_begin(dir, &fence, error);
+  if (code == M2SE_ELIMIT)
+    m2sed_loop_fenced(loop, error->text);
+  return code;
+}
+
+bool m2sed_standby_released(struct m2sed_loop *loop) {
+  if (loop->standby)
+    m2se_lease_release(loop->standby->lease);
+  return !loop->standby || m2se_lease_idle(loop->standby->lease);
+}
+
+static void on_closed(void *arg) {
+  struct m2sed_loop *loop = arg;
+  loop->standby->closed = true;
+  m2sed_loop_end(loop);
+}
+
+bool m2sed_standby_close(struct m2sed_loop *loop) {
+  struct m2sed_standby *standby = loop->standby;
+  if (!standby || !standby->lease || standby->closed)
+    return true;
+  if (!standby->closing) {
+    standby->closing = true;
+    m2se_lease_close(standby->lease, on_closed, loop);
+  }
+  return false;
+}
+
+void m2sed_standby_free(struct m2sed_loop *loop) {
+  if (loop->standby)
+    m2se_lease_free(loop->standby->lease);
+  free(loop->standby);
+}

@@ -1,0 +1,166 @@
+"""Two daemons on one checkpoint folder, standby.lease_seconds set. The active one is killed, then one is stopped and
+goes on later, then Redis loses everything: each time the other one goes on, and what comes of all of it is that of a
+daemon that nobody disturbed. A daemon that was replaced ends with 75 and writes nothing more.
+"""
+
+import os
+import re
+import signal
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+
+from checks import check_all
+from daemon import Daemon
+from harness.process import wait_until
+from world import timed, world
+
+LEASE_SECONDS = 4
+EVENTS = 6_000 if os.environ.get("M2SED_LONG") else 2_500
+# Training slow enough that there is something left to take over.
+SETTINGS = {"standby": {"lease_seconds": LEASE_SECONDS}, "train": {"replay_ratio": 31, "batch": 256}}
+TEMPFAIL = 75
+
+
+class Watch(threading.Thread):
+    """What Redis is asked, as MONITOR tells it: [(address, words)]."""
+
+    def __init__(self, port):
+        super().__init__(daemon=True)
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.sendall(b"MONITOR\r\n")
+        self.lines = []
+        self.start()
+
+    def run(self):
+        for line in self.socket.makefile("rb"):
+            found = re.match(rb'\+[\d.]+ \[\d+ ([\d.]+:\d+)\] "(\w+)"(.*)', line)
+            if found:
+                self.lines.append((found[1], found[2].upper(), found[3]))
+
+    def by_fence(self):
+        """[(fence, command)] in order, of the guarded connections from their first real command on."""
+        names, found = {}, []
+        for address, command, rest in self.lines:
+            name = re.match(rb' "SETNAME" "m2sed-[0-9a-f]{16}-(\d+)"', rest)
+            if command == b"CLIENT" and name:
+                names[address] = int(name[1])
+            elif address in names and command in (b"HSET", b"EVALSHA", b"SET", b"UNLINK", b"EXPIRE", b"SETEX"):
+                found.append((names[address], command))
+        return found
+
+
+def get(daemon, path):
+    address = re.search(r"HTTP is there\S* .*?address=\"?([\d.:]+)", daemon.process.output())[1]
+    try:
+        with urllib.request.urlopen(f"http://{address}/{path}", timeout=5) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def wait_for(daemon, text, seconds=30):
+    def there():
+        assert daemon.process.running(), f"ended with {daemon.process.popen.returncode}"
+        return text in daemon.process.output()
+
+    wait_until(there, seconds, f"{daemon.folder.name}: {text}")
+
+
+class Pair:
+    def __init__(self, made):
+        self.made = made
+        self.active = made.daemon("one", 0, SETTINGS)
+        self.other = Daemon(made.folder / "two", made.kafka, made.redis, 0, SETTINGS)
+        self.other.checkpoints = self.active.checkpoints
+        self.other.configure({"checkpoint": {"dir": str(self.active.checkpoints)}, "kafka": {"group": "one"}})
+
+    def start(self, daemon):
+        daemon.start("--until-end", "--init-if-empty")
+
+    def start_standby(self):
+        self.start(self.other)
+        wait_for(self.other, "standby: another daemon is active")
+        assert get(self.other, "livez") == (200, "alive\n")
+        assert get(self.other, "readyz") == (503, "standby\n")
+        assert "partition starts" not in self.other.process.output()
+
+    def let_learn(self):
+        """Until there is a checkpoint of what this one has learned, and more to be learned."""
+        wait_for(self.active, "partition starts")
+        wait_until(lambda: self.active.generations() or not self.active.process.running(), 20, "a checkpoint")
+        before = int(self.active.manifest()["trained_events"])
+        wait_until(lambda: int(self.active.manifest()["trained_events"]) > before, 30, "a checkpoint")
+        assert self.active.process.running(), "it came to its end too soon"
+
+    def wait_taken_over(self, since):
+        wait_for(self.other, "the lease is ours", LEASE_SECONDS + 10)
+        took = time.monotonic() - since
+        self.active, self.other = self.other, self.active
+        wait_for(self.active, "partition starts", 15)
+        print(f"lease after {took:.2f} s, first partition after {time.monotonic() - since:.2f} s", flush=True)
+        return took
+
+
+def check_kill(pair):
+    pair.let_learn()
+    pair.active.process.kill()
+    assert pair.wait_taken_over(time.monotonic()) < LEASE_SECONDS + 1.5
+    assert "going on from a checkpoint" in pair.active.process.output()
+
+
+def check_stopped(pair, watch):
+    pair.start_standby()
+    pair.let_learn()
+    old = pair.active.process
+    old.signal(signal.SIGSTOP)
+    assert pair.wait_taken_over(time.monotonic()) < LEASE_SECONDS + 1.5
+    pair.let_learn()
+    old.signal(signal.SIGCONT)
+    assert old.wait(20) == TEMPFAIL
+    assert "not the active daemon any more" in old.output()
+    time.sleep(0.3)
+    commands = watch.by_fence()
+    fences = [fence for fence, _ in commands]
+    newest = max(fences)
+    first = fences.index(newest)
+    assert newest - 1 in fences[:first], "the watch has not seen the old one at work"
+    assert set(fences[first:]) == {newest}, "the old one has written after the take-over"
+    print(f"{first} commands of the old one, {len(fences) - first} of the new one, then none of the old")
+
+
+def check_redis_lost(pair):
+    """Nothing is kept: the lease has gone too, so its owner ends, and whoever asks first goes on."""
+    pair.start_standby()
+    pair.let_learn()
+    pair.made.redis.kill()
+    pair.made.redis.start()
+    since = time.monotonic()
+    assert pair.active.process.wait(20) == TEMPFAIL
+    pair.wait_taken_over(since)
+    pair.start_standby()
+    assert pair.active.process.running()
+
+
+def main():
+    with world(EVENTS, 2) as made:
+        pair, watch = Pair(made), Watch(made.redis.port)
+        pair.start(pair.active)
+        wait_for(pair.active, "the lease is ours")
+        pair.start_standby()
+        with timed("kill -9"):
+            check_kill(pair)
+        with timed("SIGSTOP, later SIGCONT"):
+            check_stopped(pair, watch)
+        with timed("Redis restarted, empty"):
+            check_redis_lost(pair)
+        with timed("the rest"):
+            assert pair.active.process.wait(120) == 0
+            # An end in order gives the lease back; this one finds nothing left to do.
+            assert pair.other.process.wait(60) == 0
+        check_all(made, pair.active, 0)
+
+
+main()
