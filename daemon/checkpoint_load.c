@@ -92,16 +92,12 @@ static int check_shape(const char *path, const struct m2se_config *config, struc
   return code;
 }
 
-/* Of check_fence alone (weights are not looked at here): nothing is wrong with the generation, it does not
- * count. */
-enum { M2SED_REPLACED = M2SE_ENUMERIC };
-
 static int check_fence(const struct m2sed_fence *fence, const struct m2sed_checkpoint_state *state,
                        struct m2se_error *error) {
   if (m2sed_fence_admits(fence, state->generation, state->fence)) {
     return 0;
   }
-  return m2se_error_set(error, M2SED_REPLACED,
+  return m2se_error_set(error, M2SE_ERANGE,
                         "%s: from a daemon that had been replaced: its fence is %" PRIu64
                         ", and fence %" PRIu64 " went on from generation %" PRIu64,
                         state->directory, state->fence, fence->number, fence->from);
@@ -154,6 +150,17 @@ static bool has_manifest(const char *dir, uint64_t generation) {
          (access(path, F_OK) == 0 || errno != ENOENT);
 }
 
+/* Nothing need be wrong with it: it does not count. */
+static bool is_replaced(const char *dir, uint64_t generation, const struct m2sed_fence *fence) {
+  struct m2sed_file_sum sums[M2SED_CHECKPOINT_FILES];
+  struct m2se_error error;
+  struct m2sed_checkpoint_state *state = calloc(1, sizeof *state);
+  bool replaced = state != NULL && read_manifest(dir, generation, state, sums, &error) == 0 &&
+                  !m2sed_fence_admits(fence, generation, state->fence);
+  m2sed_checkpoint_state_free(state);
+  return replaced;
+}
+
 int m2sed_checkpoint_load(struct m2sed_checkpoint_state **state, const char *dir,
                           void (*refused)(void *arg, uint64_t generation, const char *why), void *arg,
                           struct m2se_error *error) {
@@ -173,7 +180,7 @@ int m2sed_checkpoint_load(struct m2sed_checkpoint_state **state, const char *dir
   uint32_t replaced = 0;
   for (uint32_t i = count; i > 0; i--) {
     code = load_generation(state, dir, generations[i - 1], &fence, &why);
-    replaced += code == M2SED_REPLACED;
+    replaced += code != 0 && is_replaced(dir, generations[i - 1], &fence);
     if (code == 0 || code == M2SE_ENOMEM) { /* no memory says nothing about the generation */
       break;
     }
