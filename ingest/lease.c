@@ -23,7 +23,7 @@ struct m2se_lease {
   uint64_t fence; /* 0: not held */
   uint32_t expelled;
   char owner[128], fence_text[24];
-  char connection_name[sizeof "m2sed--" + 16 + 20];
+  char connection_name[32 + 24]; /* tag and fence_text */
 };
 
 static bool ended(struct m2se_lease *lease, int status, const char *error) {
