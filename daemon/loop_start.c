@@ -242,12 +242,14 @@ static int ask_kafka(struct m2sed_loop *loop, struct m2se_error *error) {
   if (!ends)
     return m2se_error_set(error, M2SE_ENOMEM, "partitions of the topics");
   int count = ask_ends(loop, loop->config->kafka_items, ends, error);
-  loop->item_partitions = count > 0 ? count : 0;
   if (count == M2SE_EMISSING)
     M2SED_LOG(loop->log, WARN, "there is no items topic yet", M2SED_S("topic", loop->config->kafka_items));
   int code = count == M2SE_EMISSING || count >= 0 ? 0 : count;
   if (!code && loop->options.until_end)
     code = ask_interactions(loop, ends, error);
+  /* Only now: between the questions the loop turns, and must not find the items read and no partition to wait
+   * for. */
+  loop->item_partitions = count > 0 ? count : 0;
   free(ends);
   return loop->stop_asked ? 0 : code;
 }
