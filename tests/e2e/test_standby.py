@@ -1,6 +1,6 @@
 """Two daemons on one checkpoint folder, standby.lease_seconds set. The active one is killed, then one is stopped and
-goes on later, then Redis loses everything: each time the other one goes on, and what comes of all of it is that of a
-daemon that nobody disturbed. A daemon that was replaced ends with 75 and writes nothing more.
+goes on later, then Redis loses everything, then one is told to end: each time the other one goes on, and what comes of
+all of it is that of a daemon that nobody disturbed. A daemon that was replaced ends with 75 and writes nothing more.
 """
 
 import os
@@ -18,9 +18,9 @@ from harness.process import wait_until
 from world import timed, world
 
 LEASE_SECONDS = 4
-EVENTS = 6_000 if os.environ.get("M2SED_LONG") else 2_500
+EVENTS, PORTIONS = 8_000 if os.environ.get("M2SED_LONG") else 4_000, 6
 # Training slow enough that there is something left to take over.
-SETTINGS = {"standby": {"lease_seconds": LEASE_SECONDS}, "train": {"replay_ratio": 31, "batch": 256}}
+SETTINGS = {"standby": {"lease_seconds": LEASE_SECONDS}, "train": {"replay_ratio": 63, "batch": 512}}
 TEMPFAIL = 75
 
 
@@ -77,23 +77,24 @@ class Pair:
         self.other.checkpoints = self.active.checkpoints
         self.other.configure({"checkpoint": {"dir": str(self.active.checkpoints)}, "kafka": {"group": "one"}})
 
-    def start(self, daemon):
-        daemon.start("--until-end", "--init-if-empty")
-
     def start_standby(self):
-        self.start(self.other)
+        self.other.start()
         wait_for(self.other, "standby: another daemon is active")
         assert get(self.other, "livez") == (200, "alive\n")
         assert get(self.other, "readyz") == (503, "standby\n")
         assert "partition starts" not in self.other.process.output()
 
+    def trained(self):
+        return int(self.active.manifest()["trained_events"]) if self.active.generations() else 0
+
     def let_learn(self):
-        """Until there is a checkpoint of what this one has learned, and more to be learned."""
-        wait_for(self.active, "partition starts")
-        wait_until(lambda: self.active.generations() or not self.active.process.running(), 20, "a checkpoint")
-        before = int(self.active.manifest()["trained_events"])
-        wait_until(lambda: int(self.active.manifest()["trained_events"]) > before, 30, "a checkpoint")
-        assert self.active.process.running(), "it came to its end too soon"
+        """Until there is a checkpoint of some of the events that come now."""
+        wait_for(self.active, "interactions begin")
+        before = self.trained()
+        self.made.add_events()
+        wait_until(lambda: self.trained() > before, 30, "a checkpoint")
+        left = self.made.expected.counts["trained_events"] - self.trained()
+        print(f"fence {self.active.manifest().get('fence')}: {left} events are not in the checkpoint", flush=True)
 
     def wait_taken_over(self, since):
         wait_for(self.other, "the lease is ours", LEASE_SECONDS + 10)
@@ -144,10 +145,24 @@ def check_redis_lost(pair):
     assert pair.active.process.running()
 
 
+def check_told_to_end(pair):
+    """The lease is given back: nobody waits until it runs out."""
+    pair.let_learn()
+    old = pair.active.process
+    old.signal(signal.SIGTERM)
+    assert old.wait(20) == 0
+    assert pair.wait_taken_over(time.monotonic()) < 2
+    pair.start_standby()
+    pair.other.process.signal(signal.SIGTERM)
+    assert pair.other.process.wait(5) == 0 and "the lease is ours" not in pair.other.process.output()
+    pair.active.process.signal(signal.SIGTERM)
+    assert pair.active.process.wait(20) == 0
+
+
 def main():
-    with world(EVENTS, 2) as made:
+    with world(EVENTS, 2, portions=PORTIONS) as made:
         pair, watch = Pair(made), Watch(made.redis.port)
-        pair.start(pair.active)
+        pair.active.start("--init-if-empty")
         wait_for(pair.active, "the lease is ours")
         pair.start_standby()
         with timed("kill -9"):
@@ -156,10 +171,11 @@ def main():
             check_stopped(pair, watch)
         with timed("Redis restarted, empty"):
             check_redis_lost(pair)
+        with timed("SIGTERM"):
+            check_told_to_end(pair)
         with timed("the rest"):
-            assert pair.active.process.wait(120) == 0
-            # An end in order gives the lease back; this one finds nothing left to do.
-            assert pair.other.process.wait(60) == 0
+            assert not made.later
+            pair.active.run_to_the_end()
         check_all(made, pair.active, 0)
 
 

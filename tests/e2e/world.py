@@ -28,7 +28,8 @@ def timed(name):
 
 
 class World:
-    def __init__(self, folder, kafka, redis, events, partitions):
+    def __init__(self, folder, kafka, redis, events, partitions, portions=1):
+        """The log has the first of so many portions of the events; add_events brings the next one."""
         self.folder, self.kafka, self.redis = folder, kafka, redis
         self.client = kafka.client()
         self.partitions = partitions
@@ -39,13 +40,21 @@ class World:
             self.client.create_topic(f"{topic}.dlq", 1)
         self.client.create_topic("m2se.status", 1)
         self.client.produce("items", workload.item_records(items))
-        self.client.produce(TOPIC, workload.interaction_records(interactions[:events]))
-        self.records = self.client.read_all(TOPIC)
         self.read_items()
+        records = workload.interaction_records(interactions[:events])
+        size = -(-len(records) // portions)
+        self.later = [records[begin : begin + size] for begin in range(0, len(records), size)]
+        self.add_events()
+        if not self.later:
+            assert self.expected.counts["trained_events"] > events / 2
+
+    def add_events(self):
+        self.client.produce(TOPIC, self.later.pop(0))
+        self.records = self.client.read_all(TOPIC)
         self.expected = self.expect()
         counts = self.expected.counts
         print(f"expected: {dict(counts)}, {len(self.expected.sequences)} users, {len(self.features)} items")
-        assert all(counts[name] for name in COUNTERS) and counts["trained_events"] > events / 2
+        assert self.later or all(counts[name] for name in COUNTERS)
 
     def read_items(self):
         log = self.client.read_all("items")
@@ -78,10 +87,10 @@ class World:
 
 
 @contextlib.contextmanager
-def world(events, partitions):
+def world(events, partitions, portions=1):
     with scratch() as folder, Broker(folder / "kafka") as kafka, Server(folder / "redis") as redis:
         kafka.start()
         redis.start()
         with timed("log"):
-            made = World(folder, kafka, redis, events, partitions)
+            made = World(folder, kafka, redis, events, partitions, portions)
         yield made
