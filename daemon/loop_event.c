@@ -196,11 +196,16 @@ void m2sed_loop_request_user(struct m2sed_loop *loop, struct m2sed_serve_message
   if (sequence->entry_count)
     request->event_time_ms = sequence->entries[sequence->entry_count - 1].event_time_ms;
   message->kind = M2SED_SERVE_USER;
+  message->user_hash = XXH3_64bits(user, user_size);
   message->tag = loop->requests_end++;
   message->sequence_count =
       slots_of(loop, sequence, m2se_sequence_latest(sequence, (uint32_t)loop->config->sequence_length),
                message->sequence);
   m2sed_loop_to_server(loop, message);
+}
+
+static struct m2sed_request *request_at(struct m2sed_loop *loop, uint64_t tag) {
+  return &loop->requests[tag & (M2SED_REQUESTS - 1)];
 }
 
 static void on_published(void *context, int status, const struct m2se_redis_reply *reply, const char *error) {
@@ -211,6 +216,9 @@ static void on_published(void *context, int status, const struct m2se_redis_repl
   if (status == 0) {
     loop->counts.users_published++;
     m2sed_freshness_add(&loop->freshness, M2SED_STAGE_VECTOR, loop->now_ms, request->produced_ms);
+    for (uint64_t tag = request->covers; tag; tag = request_at(loop, tag)->covers)
+      m2sed_freshness_add(&loop->freshness, M2SED_STAGE_VECTOR, loop->now_ms,
+                          request_at(loop, tag)->produced_ms);
   } else if (status != M2SE_EIO) {
     M2SED_LOG(loop->log, WARN, "user vector refused by Redis",
               M2SED_B("user", request->user, request->user_size), M2SED_S("why", error));
@@ -218,10 +226,31 @@ static void on_published(void *context, int status, const struct m2se_redis_repl
   release_requests(loop);
 }
 
+/* The vector of an earlier request shows this one's sequence too: readable once Redis has acknowledged it. */
+static void covered(struct m2sed_loop *loop, const struct m2sed_served_message *message) {
+  struct m2sed_request *request = request_at(loop, message->tag),
+                       *by = request_at(loop, message->covered_tag);
+  request->done = true;
+  if (message->covered_tag >= loop->requests_first && !by->done) {
+    request->covers = by->covers;
+    by->covers = message->tag;
+  } else {
+    m2sed_freshness_add(&loop->freshness, M2SED_STAGE_VECTOR, loop->now_ms, request->produced_ms);
+  }
+  release_requests(loop);
+}
+
 void m2sed_loop_user_served(struct m2sed_loop *loop, const struct m2sed_served_message *message) {
   assert(message->tag == loop->requests_answered && loop->requests_answered < loop->requests_end);
-  struct m2sed_request *request = &loop->requests[loop->requests_answered++ & (M2SED_REQUESTS - 1)];
+  assert(message->sequence_tag >= message->tag && message->sequence_tag < loop->requests_end);
+  loop->requests_answered++;
+  struct m2sed_request *request = request_at(loop, message->tag);
+  const struct m2sed_request *shown = request_at(loop, message->sequence_tag);
   loop->prequential = message->prequential;
+  if (message->covered) {
+    covered(loop, message);
+    return;
+  }
   if (!message->count) { /* no epoch yet, or no item of the sequence has features */
     request->done = true;
     release_requests(loop);
@@ -233,9 +262,9 @@ void m2sed_loop_user_served(struct m2sed_loop *loop, const struct m2sed_served_m
                                           .dim = message->dim,
                                           .epoch = message->epoch,
                                           .step = message->step,
-                                          .sequence_count = request->sequence_count,
-                                          .event_time_ms = request->event_time_ms,
-                                          .ends_ms = request->ends_ms};
+                                          .sequence_count = shown->sequence_count,
+                                          .event_time_ms = shown->event_time_ms,
+                                          .ends_ms = shown->ends_ms};
   int code = m2se_publish_user(loop->publisher, &vector, on_published, request);
   if (code == M2SE_ERANGE)
     M2SED_LOG(loop->log, WARN, "user vector out of the range of its type: the one before stays",

@@ -60,6 +60,8 @@ struct m2sed_request {
   int64_t event_time_ms; /* of the newest event in the sequence */
   int64_t produced_ms;   /* -1: no event asks, the sweep does */
   int64_t ends_ms;       /* the sweep's: of the sequence, see m2se_publish_user; 0: an event renews it */
+  /* The last of those that become readable with this one's vector, and the one before it; 0: none. */
+  uint64_t covers;
 };
 
 enum {

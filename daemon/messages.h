@@ -117,9 +117,10 @@ enum m2sed_serve_kind {
 };
 struct m2sed_serve_message {
   enum m2sed_serve_kind kind;
-  uint64_t tag;   /* comes back with the answer: the loop's request number */
-  uint64_t epoch; /* M2SED_SERVE_EPOCH_DONE */
-  bool evaluate;  /* target and context are given: rank target among all items before counting it */
+  uint64_t tag;       /* comes back with the answer: the loop's request number */
+  uint64_t epoch;     /* M2SED_SERVE_EPOCH_DONE */
+  uint64_t user_hash; /* XXH3-64 of the user id; 0: not put together with others of this user that wait */
+  bool evaluate;      /* target and context are given: rank target among all items before counting it */
   uint32_t target;
   uint32_t sequence_count, context_count;
   uint32_t sequence[M2SED_CONTEXT_MAX]; /* newest L including the event, slots, oldest first */
@@ -130,7 +131,8 @@ struct m2sed_serve_message {
 
 /* ---- server -> loop ---- */
 enum m2sed_served_kind {
-  M2SED_SERVED_USER,  /* vector of a user (count 1), or count 0: no item of the sequence has features yet */
+  M2SED_SERVED_USER,  /* vector of a user (count 1), or count 0: no item of the sequence has features yet, or
+                         `covered` */
   M2SED_SERVED_ITEMS, /* a block of item vectors of `epoch` */
   M2SED_SERVED_EPOCH, /* all blocks of `epoch` have been sent */
   M2SED_SERVED_RECOMMEND, /* `ranking` has its answer; in the order of the questions */
@@ -146,6 +148,10 @@ struct m2sed_served_message {
   enum m2sed_served_kind kind;
   uint64_t tag, epoch, step; /* step of the weights */
   uint32_t dim, count;       /* vectors in this message */
+  /* M2SED_SERVED_USER: */
+  uint64_t sequence_tag; /* of the request whose sequence the vector shows: this one, or a newer one */
+  bool covered;          /* the vector of an earlier request, covered_tag, shows this one's sequence too */
+  uint64_t covered_tag;
   uint32_t slots[M2SED_SERVED_BLOCK / 64];
   float vectors[M2SED_SERVED_BLOCK];
   struct m2sed_prequential prequential; /* with M2SED_SERVED_USER */

@@ -12,6 +12,7 @@
 #include "daemon/evaluate.h"
 #include "daemon/server_recommend.h"
 #include "daemon/server_tables.h"
+#include "daemon/server_waiting.h"
 
 enum {
   USERS = M2SED_JUDGED_MAX,
@@ -48,6 +49,9 @@ struct m2sed_server {
   int64_t items_due_ns;      /* the next block of the next epoch */
 
   /* A batch of users. */
+  struct m2sed_waiting waiting;
+  const struct m2sed_serve_message
+      *chosen[USERS]; /* whose sequence is encoded; NULL: that of another has been */
   uint32_t seq_ptr[USERS + 1];
   uint32_t seq_items[USERS * M2SED_CONTEXT_MAX];
   float *vectors; /* [USERS, dim] */
@@ -176,8 +180,8 @@ static bool known(const struct m2sed_server *server, uint32_t slot) {
 static void encode_awaited(struct m2sed_server *server, uint32_t users) {
   uint32_t slots[M2SED_ITEM_BLOCK], count = 0;
   for (uint32_t i = 0; i < users; i++) {
-    const struct m2sed_serve_message *message = m2sed_ring_peek(server->input, i);
-    for (uint32_t p = 0; p < message->sequence_count; p++) {
+    const struct m2sed_serve_message *message = server->chosen[i];
+    for (uint32_t p = 0; message != NULL && p < message->sequence_count; p++) {
       uint32_t slot = message->sequence[p];
       if (!server->current->queued[slot] || known(server, slot)) {
         continue;
@@ -222,38 +226,62 @@ static void encode_sequences(struct m2sed_server *server, uint32_t rows) {
   }
 }
 
-static void answer_users(struct m2sed_server *server, uint32_t users) {
-  uint32_t row_of[USERS], rows = 0, dim = server->view.dim;
+/* Encodes the chosen sequences; row_of: the vector of each of them, USERS: it has none. */
+static void encode_chosen(struct m2sed_server *server, uint32_t users, uint32_t row_of[USERS]) {
+  uint32_t rows = 0;
   bool serving = server->current->copy != NULL;
   if (serving) {
     encode_awaited(server, users);
   }
   for (uint32_t i = 0; i < users; i++) {
-    const struct m2sed_serve_message *message = m2sed_ring_peek(server->input, i);
+    const struct m2sed_serve_message *message = server->chosen[i];
+    row_of[i] = USERS;
+    if (message == NULL || !serving) {
+      continue;
+    }
     assert(message->sequence_count <= M2SED_CONTEXT_MAX && message->context_count <= M2SED_CONTEXT_MAX);
-    row_of[i] = rows;
-    if (serving && pack_sequence(server, rows, message->sequence, message->sequence_count) > 0) {
-      rows++;
-    } else {
-      row_of[i] = USERS;
+    if (pack_sequence(server, rows, message->sequence, message->sequence_count) > 0) {
+      row_of[i] = rows++;
     }
   }
   encode_sequences(server, rows);
+}
+
+static void answer_user(struct m2sed_server *server, const struct m2sed_serve_message *message,
+                        const struct m2sed_serve_message *chosen, const float *vector) {
+  uint32_t dim = server->view.dim;
+  struct m2sed_waiting_user *user = m2sed_waiting_entry(&server->waiting, message->user_hash);
+  struct m2sed_served_message *answer = claim_answer(server);
+  answer->kind = M2SED_SERVED_USER;
+  answer->tag = message->tag;
+  answer->epoch = server->current->epoch;
+  answer->step = server->current->step;
+  answer->dim = dim;
+  answer->count = vector != NULL && m2sed_vector_finite(vector, dim) ? 1 : 0;
+  if (answer->count > 0) {
+    memcpy(answer->vectors, vector, dim * sizeof(float));
+  }
+  answer->sequence_tag = chosen != NULL ? chosen->tag : message->tag;
+  answer->covered = chosen == NULL && user->vector;
+  answer->covered_tag = chosen == NULL ? user->by : message->tag;
+  if (user != NULL && chosen != NULL) {
+    user->vector = answer->count > 0;
+  }
+  answer->prequential =
+      server->evaluation != NULL ? *m2sed_evaluation_sums(server->evaluation) : (struct m2sed_prequential){0};
+  m2sed_ring_publish(server->output);
+}
+
+static void answer_users(struct m2sed_server *server, uint32_t users) {
+  uint32_t row_of[USERS];
+  m2sed_waiting_see(&server->waiting, server->input);
   for (uint32_t i = 0; i < users; i++) {
-    struct m2sed_served_message *answer = claim_answer(server);
-    answer->kind = M2SED_SERVED_USER;
-    answer->tag = ((const struct m2sed_serve_message *)m2sed_ring_peek(server->input, i))->tag;
-    answer->epoch = server->current->epoch;
-    answer->step = server->current->step;
-    answer->dim = dim;
-    const float *vector = server->vectors + (size_t)row_of[i] * dim;
-    answer->count = row_of[i] < USERS && m2sed_vector_finite(vector, dim) ? 1 : 0;
-    if (answer->count > 0) {
-      memcpy(answer->vectors, vector, dim * sizeof(float));
-    }
-    answer->prequential = server->evaluation != NULL ? *m2sed_evaluation_sums(server->evaluation)
-                                                     : (struct m2sed_prequential){0};
-    m2sed_ring_publish(server->output);
+    server->chosen[i] = m2sed_waiting_choose(&server->waiting, server->input, i);
+  }
+  encode_chosen(server, users, row_of);
+  for (uint32_t i = 0; i < users; i++) {
+    const float *vector = row_of[i] < USERS ? server->vectors + (size_t)row_of[i] * server->view.dim : NULL;
+    answer_user(server, m2sed_ring_peek(server->input, i), server->chosen[i], vector);
   }
 }
 
@@ -299,7 +327,7 @@ static void serve_users(struct m2sed_server *server) {
     evaluate_users(server, users, busy);
   }
   for (uint32_t i = 0; i < users; i++) {
-    m2sed_ring_release(server->input);
+    m2sed_waiting_release(&server->waiting, server->input);
   }
 }
 
@@ -345,7 +373,7 @@ static bool work_on_input(struct m2sed_server *server) {
     server->stopping = true;
     break;
   }
-  m2sed_ring_release(server->input);
+  m2sed_waiting_release(&server->waiting, server->input);
   return true;
 }
 
