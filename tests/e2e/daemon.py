@@ -76,7 +76,7 @@ class Daemon:
             capture_output=True,
             check=True,
             stdin=subprocess.DEVNULL,
-            timeout=30,
+            timeout=60,
         )
         return json.loads(done.stdout)
 

@@ -42,7 +42,7 @@ class Ctl:
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=30,
+            timeout=60,
             env={**os.environ, **(env or {})},
         )
         assert done.returncode == expect, f"{words}: {done.returncode}: {done.stdout} {done.stderr}"

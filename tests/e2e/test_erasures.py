@@ -36,7 +36,7 @@ def left(world, user):
 
 
 def examples_of(daemon, user):
-    """How many examples of the user the newest checkpoint holds."""
+    """How many examples of the user the newest checkpoint holds (none is removed while it is read)."""
     state = vectors.Weights(daemon.generations()[-1]).state
     hashes = [list(state[name][1]) for name in state if name.endswith(".user_hash")]
     assert len(hashes) >= 2 and sum(map(len, hashes)) > 100
@@ -58,7 +58,7 @@ def is_gone(world, daemon, user):
     assert not left(world, user)
     time.sleep(2.5)
     assert not left(world, user)
-    assert examples_of(daemon, user) == 0
+    wait_until(lambda: examples_of(daemon, user) == 0, 30, "a checkpoint without the user")
 
 
 def live(world, daemon):
@@ -67,8 +67,8 @@ def live(world, daemon):
     world.produce(1200)
     wait_taken(world, 0)
     first, second, third = busiest(world, 3)
-    time.sleep(1.5)  # a checkpoint, at least
-    assert len(left(world, first)) == 2 and examples_of(daemon, first) > 0
+    wait_until(lambda: len(left(world, first)) == 2, 30, "the user's vector")
+    wait_until(lambda: examples_of(daemon, first) > 0, 30, "a checkpoint with the user")
     forget(world, first, "y" * 129)  # and one who cannot exist
     wait_forgotten(world, 1)
     is_gone(world, daemon, first)
@@ -132,7 +132,7 @@ def main():
     with growing(EVENTS, PARTITIONS) as world:
         world.client.create_topic(TOPIC_ERASURES, 1)
         world.client.create_topic(f"{TOPIC_ERASURES}.dlq", 1)
-        daemon = world.daemon("forgets", 0)
+        daemon = world.daemon("forgets", 0, {"checkpoint": {"keep": 1000}})
         users = live(world, daemon)
         check(world, daemon, users)
 

@@ -55,7 +55,7 @@ def verify(daemon, generation="all"):
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        timeout=30,
+        timeout=60,
     ).returncode
 
 

@@ -5,7 +5,7 @@ import time
 
 from checks import check_all
 from growing import LONG, growing, status, wait_taken
-from harness.process import free_port
+from harness.process import free_port, wait_until
 from world import timed
 
 PAUSE_SECONDS = 60 if LONG else 3
@@ -19,13 +19,20 @@ def meanwhile(world):
     time.sleep(1)
 
 
-def killed(world):
+def refused(world, process):
+    """Events come until the daemon has been told off."""
+    before = process.output().count("Redis refuses")
+    meanwhile(world)
+    wait_until(lambda: process.output().count("Redis refuses") > before, 30, "a refusal")
+
+
+def killed(world, _):
     world.redis.kill()
     meanwhile(world)
     world.redis.start()
 
 
-def silent(world):
+def silent(world, _):
     """Longer than redis.timeout_ms: connections are given up and made again."""
     with world.redis.client() as client:
         client.call("CLIENT", "PAUSE", PAUSE_SECONDS * 1000, "ALL")
@@ -33,21 +40,21 @@ def silent(world):
     time.sleep(PAUSE_SECONDS)
 
 
-def stopped(world):
+def stopped(world, _):
     world.redis.pause()
     meanwhile(world)
     time.sleep(1.5)
     world.redis.resume()
 
 
-def scripts_flushed(world):
+def scripts_flushed(world, _):
     with world.redis.client() as client:
         for _ in range(5):
             world.produce(CHUNK // 5)
             client.call("SCRIPT", "FLUSH")
 
 
-def connections_reset(world):
+def connections_reset(world, _):
     with world.redis.client() as client:
         for _ in range(10):
             world.produce(CHUNK // 10)
@@ -55,18 +62,18 @@ def connections_reset(world):
             time.sleep(0.1)
 
 
-def read_only(world):
+def read_only(world, process):
     """As after a failover: this server is a replica now, of a master that is not there, and then no more."""
     with world.redis.client() as client:
         client.call("REPLICAOF", "127.0.0.1", free_port())
-        meanwhile(world)
+        refused(world, process)
         client.call("REPLICAOF", "NO", "ONE")
 
 
-def out_of_memory(world):
+def out_of_memory(world, process):
     with world.redis.client() as client:
         client.call("CONFIG", "SET", "maxmemory", 1)
-        meanwhile(world)
+        refused(world, process)
         client.call("CONFIG", "SET", "maxmemory", 0)
 
 
@@ -86,7 +93,7 @@ def main():
             with timed(fault.__name__):
                 before = status(world, 0)["redis"]
                 world.produce(CHUNK)
-                fault(world)
+                fault(world, process)
                 after = wait_taken(world, 0)["redis"]
             print(
                 {name: after[name] - before[name] for name in ("reconnects", "errors_retry", "errors_alarm")}

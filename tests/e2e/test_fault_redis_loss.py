@@ -52,9 +52,11 @@ class Loss:
                 good = epoch and len(there) == items and all(of == epoch and vector for of, vector in there)
                 return int(epoch) if good else 0
 
+            # What was taken may not be served yet, and an epoch may begin.
+            wait_until(lambda: status(self.world, 0)["serving"]["users_waiting"] == 0, 30, "the vectors of all users")
             items = len(stored.keys(client, "item"))
-            before, users = served(), stored.keys(client, "user")
-            assert before and users and items > 1000, (before, len(users), items)
+            before, users = wait_until(served, 30, "an epoch as a whole"), stored.keys(client, "user")
+            assert users and items > 1000, (len(users), items)
             self.emptied()
             after = wait_until(served, 30, "the vectors of all items")
             assert after > before

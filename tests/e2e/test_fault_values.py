@@ -10,7 +10,7 @@ import struct
 import stored
 import workload
 from checks import check_sequences
-from growing import growing, wait_taken
+from growing import growing, status, wait_taken
 from harness import protobuf, safetensors
 from harness.kafka import Record
 from harness.process import wait_until
@@ -81,11 +81,11 @@ def flow(world, daemon, records):
     world.client.produce(TOPIC, records)
     wait_taken(world, 0)
     world.produce(CHUNK)
-    newest = wait_taken(world, 0)
+    wait_taken(world, 0)
+    newest = wait_until(lambda: (s := status(world, 0))["state"] == "STATE_RUNNING" and s, 30, "a daemon at work")
     print(
         f"{all_finite(world, daemon)} numbers are finite; {newest['training']['steps_refused']} steps refused"
     )
-    assert newest["state"] == "STATE_RUNNING"
     return newest
 
 
@@ -100,7 +100,9 @@ def not_finite(world, daemon):
     before = len(world.client.read_all("items.dlq"))
     world.client.produce("items", records)
     flow(world, daemon, [event(f"reader {i}", f"nan {i % 5}", i) for i in range(50)])
-    letters = world.client.read_all("items.dlq")[before:]
+    letters = wait_until(
+        lambda: len(found := world.client.read_all("items.dlq")[before:]) >= len(records) and found, 30, "the letters"
+    )
     rules = {dict(letter.headers)["__connect.errors.exception.class.name"] for letter in letters}
     assert len(letters) == len(records) and rules == {b"finite"}, (len(letters), rules)
     with world.database(0) as client:

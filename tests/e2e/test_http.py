@@ -54,7 +54,7 @@ class Server:
         return done.stdout
 
     def connect(self):
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
 
     def ask(self, target, method="GET", headers=None, connection=None, body=None):
         """(status, headers, body)"""
@@ -375,7 +375,7 @@ def silent_redis(server, watch):
         answers = []
         for client in clients:
             client.setblocking(True)
-            client.settimeout(5)
+            client.settimeout(20)
             answers.append(client.recv(65536))
             client.close()
     finally:

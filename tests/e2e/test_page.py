@@ -20,7 +20,7 @@ def address_of(daemon):
 
 def running(address):
     try:
-        with urllib.request.urlopen(f"http://{address}/status", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{address}/status", timeout=30) as answer:
             return b"\"running\"" in answer.read()
     except OSError:  # 503 until the first status
         return False

@@ -36,7 +36,7 @@ def main():
             for _ in range(ROUNDS):
                 with Member(world.kafka.bootstrap, "shares", TOPIC) as member:
                     # Joining takes seconds, more of them if the one before left in the middle of it.
-                    produce_for(world, 20, share, until=lambda member=member: member.most)
+                    produce_for(world, 90, share, until=lambda member=member: member.most)
                     produce_for(world, 1, share)
                 taken.append(member.most)
                 produce_for(world, 1.5, share)

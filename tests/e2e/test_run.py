@@ -105,7 +105,7 @@ def check_complete(trial, stream):
 def check_sequences(trial, stream, run):
     """While that run stays up: each sequence holds the user's newest interactions, oldest first."""
     page = run.wait_output(r"its page: (http://\S+)\n.*goes on until Ctrl-C", 90).group(1)
-    with urllib.request.urlopen(page, timeout=10) as answer:
+    with urllib.request.urlopen(page, timeout=60) as answer:
         assert b"<title>m2sed" in answer.read()
     by_user = {}
     for event in stream:

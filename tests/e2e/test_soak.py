@@ -132,7 +132,7 @@ class Soak:
     def pause_and_resume(self):
         for words in (["pause", "a test"], ["resume"]):
             command = [BIN / "m2sectl", *words, "--config", self.daemon.config]
-            subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=30)
+            subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=60)
             self.live(1, 2)
 
     # ---- spans: a neighbour is away, or another one there ----

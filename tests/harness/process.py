@@ -46,8 +46,15 @@ def port_is_taken(port):
     return False
 
 
+def patient(seconds):
+    """A limit says when a test gives up, not how fast something must be: a machine that is busy with other things gets
+    a minute. (Parts of a second are for those who expect nothing.)"""
+    return seconds if seconds < 1 else max(seconds, 60)
+
+
 def wait_until(condition, seconds, what):
     """Calls `condition` until it returns something true, and returns that; TimeoutError names `what`."""
+    seconds = patient(seconds)
     deadline = time.monotonic() + seconds
     pause = 0.01
     while not (result := condition()):
@@ -127,6 +134,7 @@ class Process:
 
     def wait(self, seconds=60):
         """The exit status (negative: the signal that ended it)."""
+        seconds = patient(seconds)
         try:
             return self.popen.wait(seconds)
         except subprocess.TimeoutExpired:

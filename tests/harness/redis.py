@@ -13,7 +13,7 @@ class Client:
     """One connection. Replies are bytes, int, None, lists of these; an error reply raises RedisError.
     Arguments may be bytes, str, int or float."""
 
-    def __init__(self, port, timeout=10):
+    def __init__(self, port, timeout=30):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout)
         self.file = self.socket.makefile("rb")
 
