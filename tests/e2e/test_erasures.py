@@ -39,7 +39,7 @@ def examples_of(daemon, user):
     """How many examples of the user the newest checkpoint holds (none is removed while it is read)."""
     state = vectors.Weights(daemon.generations()[-1]).state
     hashes = [list(state[name][1]) for name in state if name.endswith(".user_hash")]
-    assert len(hashes) >= 2 and sum(map(len, hashes)) > 100
+    assert len(hashes) >= 2
     return sum(found.count(xxh3_64(user.encode())) for found in hashes)
 
 
