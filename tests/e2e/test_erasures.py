@@ -68,7 +68,7 @@ def live(world, daemon):
     wait_taken(world, 0)
     first, second, third = busiest(world, 3)
     wait_until(lambda: len(left(world, first)) == 2, 30, "the user's vector")
-    wait_until(lambda: examples_of(daemon, first) > 0, 30, "a checkpoint with the user")
+    wait_until(lambda: daemon.generations() and examples_of(daemon, first) > 0, 30, "a checkpoint with the user")
     forget(world, first, "y" * 129)  # and one who cannot exist
     wait_forgotten(world, 1)
     is_gone(world, daemon, first)
