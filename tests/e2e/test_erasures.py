@@ -132,7 +132,8 @@ def main():
     with growing(EVENTS, PARTITIONS) as world:
         world.client.create_topic(TOPIC_ERASURES, 1)
         world.client.create_topic(f"{TOPIC_ERASURES}.dlq", 1)
-        daemon = world.daemon("forgets", 0, {"checkpoint": {"keep": 1000}})
+        daemon = world.daemon("forgets", 0)
+        daemon.configure({"checkpoint": {"keep": 1000}})
         users = live(world, daemon)
         check(world, daemon, users)
 
