@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "daemon/pool.h"
+#include "daemon/tools/m2se_bench_embed.h"
 #include "daemon/tools/m2se_bench_ingest.h"
 #include "daemon/tools/m2se_bench_store.h"
 #include "model/blas.h"
@@ -25,17 +26,19 @@ struct flags {
   uint32_t batch, len_min, len_max, items, text_rows, image_rows, dim, threads, steps, seed;
   enum m2se_targets targets;
   struct m2se_bench_ingest_flags ingest;
+  struct m2se_bench_embed_flags embed;
 };
 
 static const char usage[] =
-    "m2se_bench train|encode|ingest|store [OPTION...]\n"
+    "m2se_bench train|encode|ingest|store|embed [OPTION...]\n"
     "\n"
     "  train   steps over random mini-batches, finding their distinct items included\n"
     "  encode  user vectors from ready item states, and item vectors from feature rows\n"
     "  ingest  decode, the user's sequence in a redis-server of its own, ring; bytes a user takes there\n"
     "  store   --items of one text and one picture in the store of feature rows, --dim wide\n"
+    "  embed   vectors of texts, with a BERT folder\n"
     "\n"
-    "  --batch N         sequences of a mini-batch (1024)\n"
+    "  --batch N         sequences of a mini-batch (1024); texts of a call (32)\n"
     "  --len-min N, --len-max N   lengths of sequences, uniform (1, 15)\n"
     "  --items N         items they are drawn from, uniform (1600)\n"
     "  --text-rows N, --image-rows N, --dim N   feature rows of an item, their width (1, 15, 768)\n"
@@ -48,6 +51,9 @@ static const char usage[] =
     "  --event-ids 0|1   do events carry an event_id? (1)\n"
     "  --vector-dim N, --float16 0|1    of the users' vectors (129, 0)\n"
     "  --first-user N    number of the first user (0)\n"
+    "  --model DIR       of embed: a Hugging Face folder\n"
+    "  --tokens N, --tokens-min N   ids of a text, spread evenly between the two (60, all alike)\n"
+    "  --rows N          ids computed at a time (all of a call)\n"
     "  --redis URI       a server that is there: only adds users to it, and measures no plain SETs\n";
 
 static void fail(int status, const char *what, const char *why) {
@@ -68,7 +74,7 @@ static uint32_t number(const char *name, const char *text, unsigned long low, un
 }
 
 static struct flags parse(int count, char **arguments) {
-  struct flags f = {NULL, 1024, 1, 15, 1600, 1, 15, 768, 2, 10, 1, M2SE_TARGETS_LAST, {0}};
+  struct flags f = {NULL, 0, 1, 15, 1600, 1, 15, 768, 2, 10, 1, M2SE_TARGETS_LAST, {0}, {.tokens = 60}};
   f.ingest = (struct m2se_bench_ingest_flags){
       .users = 100000, .events = 200000, .zipf_hundredths = 100, .event_ids = 1, .vector_dim = 129};
   const struct {
@@ -91,14 +97,18 @@ static struct flags parse(int count, char **arguments) {
                  {"event-ids", &f.ingest.event_ids, 0, 1},
                  {"vector-dim", &f.ingest.vector_dim, 1, 1024},
                  {"float16", &f.ingest.float16, 0, 1},
-                 {"first-user", &f.ingest.first_user, 0, 9999999}};
-  enum { NUMBERS = sizeof numbers / sizeof *numbers, TARGETS = NUMBERS, REDIS, HELP };
-  struct option options[NUMBERS + 4] = {0};
+                 {"first-user", &f.ingest.first_user, 0, 9999999},
+                 {"tokens", &f.embed.tokens, 2, 8192},
+                 {"tokens-min", &f.embed.tokens_min, 0, 8192},
+                 {"rows", &f.embed.rows, 0, 1000000}};
+  enum { NUMBERS = sizeof numbers / sizeof *numbers, TARGETS = NUMBERS, REDIS, MODEL, HELP };
+  struct option options[NUMBERS + 5] = {0};
   for (int k = 0; k < NUMBERS; k++) {
     options[k] = (struct option){numbers[k].name, required_argument, NULL, k};
   }
   options[TARGETS] = (struct option){"targets", required_argument, NULL, TARGETS};
   options[REDIS] = (struct option){"redis", required_argument, NULL, REDIS};
+  options[MODEL] = (struct option){"model", required_argument, NULL, MODEL};
   options[HELP] = (struct option){"help", no_argument, NULL, HELP};
   for (int k; (k = getopt_long(count, arguments, "", options, NULL)) != -1;) {
     if (k == HELP) {
@@ -108,16 +118,21 @@ static struct flags parse(int count, char **arguments) {
       f.targets = strcmp(optarg, "all") ? M2SE_TARGETS_LAST : M2SE_TARGETS_ALL;
     } else if (k == REDIS) {
       f.ingest.redis = optarg;
+    } else if (k == MODEL) {
+      f.embed.model = optarg;
     } else if (k >= 0 && k < NUMBERS) {
       *numbers[k].value = number(numbers[k].name, optarg, numbers[k].low, numbers[k].high);
     } else {
       fail(EX_USAGE, k == TARGETS ? "--targets must be last or all" : "see --help", "");
     }
   }
-  if (optind + 1 != count || f.len_min > f.len_max || f.text_rows + f.image_rows == 0) {
+  if (optind + 1 != count || f.len_min > f.len_max || f.text_rows + f.image_rows == 0 ||
+      f.embed.tokens_min > f.embed.tokens) {
     fail(EX_USAGE, "one command, --len-min at most --len-max, and rows in one modality at least", "");
   }
   f.command = arguments[optind];
+  f.embed.batch = f.batch ? f.batch : 32;
+  f.batch = f.batch ? f.batch : 1024;
   return f;
 }
 
@@ -424,8 +439,18 @@ int main(int count, char **arguments) {
     if (m2se_bench_store(flags.items, flags.dim, flags.seed, &error)) {
       fail(EX_UNAVAILABLE, "store", error.text);
     }
+  } else if (!strcmp(flags.command, "embed")) {
+    flags.embed.threads = flags.threads;
+    flags.embed.steps = flags.steps;
+    flags.embed.seed = flags.seed;
+    if (!flags.embed.model) {
+      fail(EX_USAGE, "embed", "needs --model DIR");
+    }
+    if (m2se_bench_embed(&flags.embed, &workers, &error)) {
+      fail(EX_DATAERR, "embed", error.text);
+    }
   } else {
-    fail(EX_USAGE, flags.command, "the commands are train, encode, ingest and store");
+    fail(EX_USAGE, flags.command, "the commands are train, encode, ingest, store and embed");
   }
   m2sed_pool_free(pool);
   give_back();
