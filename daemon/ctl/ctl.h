@@ -48,7 +48,9 @@
   X(MODEL, "model", "DIR", "the folder of a BERT or CLIP model, as Hugging Face lays it out")                \
   X(JSONL, "jsonl", NULL,                                                                                    \
     "standard input has a JSON object a line, {\"text\": ...}; an object a line answers")                    \
-  X(MAX, "max", "N", "cut a text to N ids, the first and the last included (as the model's folder says)")
+  X(MAX, "max", "N", "cut a text to N ids, the first and the last included (as the model's folder says)")    \
+  X(POOLING, "pooling", "HOW", "mean of all tokens, or cls: the first (as the model's folder says)")         \
+  X(NO_NORMALIZE, "no-normalize", NULL, "vectors as the model gives them, not of length 1")
 
 enum m2sed_ctl_option {
 #define M2SED_CTL_OPTION_ENUM(option, name, value, help) M2SED_CTL_##option,
@@ -94,6 +96,7 @@ int m2sed_ctl_rollback(struct m2sed_ctl *ctl);
 int m2sed_ctl_pause(struct m2sed_ctl *ctl);
 int m2sed_ctl_resume(struct m2sed_ctl *ctl);
 int m2sed_ctl_tokenize(struct m2sed_ctl *ctl);
+int m2sed_ctl_embed_text(struct m2sed_ctl *ctl);
 
 static inline bool m2sed_ctl_has(const struct m2sed_ctl *ctl, enum m2sed_ctl_option option) {
   return ctl->values[option];

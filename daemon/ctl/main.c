@@ -85,6 +85,8 @@ static const struct m2sed_command commands[] = {
     {"tokenize", "[TEXT]", 0, 1, BIT(MODEL) | BIT(JSONL) | BIT(MAX), false,
      "What a model reads of a text: {\"tokens\": those of the text, \"ids\": with the first and the last}.",
      m2sed_ctl_tokenize},
+    {"embed-text", "[TEXT]", 0, 1, BIT(MODEL) | BIT(JSONL) | BIT(MAX) | BIT(POOLING) | BIT(NO_NORMALIZE),
+     false, "What a model makes of a text: {\"vector\": its numbers}.", m2sed_ctl_embed_text},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0], LINE_COLUMNS = 96, HELP_COLUMN = 22 };
 
