@@ -1,0 +1,116 @@
+"""Writes tests/fixtures/encoder/NAME/: small models, and in expected.safetensors what transformers makes of them.
+
+make_encoder_fixtures.py            writes them all
+make_encoder_fixtures.py --check    fails unless the committed files are what this program makes today
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+
+try:
+    import torch
+    import transformers  # noqa: F401
+    from safetensors.torch import load_file, save_file
+except ImportError as error:
+    print(f"skipped: {error}")
+    sys.exit(77)
+
+import encoder_models as models
+
+HOME = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fixtures", "encoder")
+TOLERANCE = 1e-6
+
+
+def draw_ids(lengths, low, high, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(low, high, (n,), generator=generator).tolist() for n in lengths]
+
+
+def packed(texts):
+    ptr = torch.tensor([0] + [len(text) for text in texts]).cumsum(0).int()
+    return {"ids": torch.tensor(sum(texts, [])).int(), "ptr": ptr}
+
+
+def bert(folder, renamed):
+    if renamed:
+        model = models.make_bert(folder, 5, torch.bfloat16, renamed=True, hidden_size=20, num_attention_heads=4)
+        models.write_json(folder, "1_Pooling/config.json", {"pooling_mode_cls_token": True})
+        models.write_json(folder, "modules.json", [{"idx": 0, "type": "sentence_transformers.models.Transformer"}])
+    else:
+        model = models.make_bert(folder, 4)
+    texts = draw_ids([2, 20, 1, 7, 13, 3], 0, model.config.vocab_size, 1)
+    expected = packed(texts)
+    for pooling in ("mean", "cls"):
+        expected[pooling] = torch.stack([models.bert_vector(model, ids, pooling) for ids in texts])
+    return expected
+
+
+def clip(folder, activation, dtype, legacy):
+    text = {"eos_token_id": 2} if legacy else {}
+    model = models.make_clip(folder, 6, dtype, activation, text=text)
+    texts = [[58, *ids, 59] for ids in draw_ids([0, 7, 3, 1], 3, 58, 2)]
+    texts.append([58, 7, 59, 11, 59])  # the first end of a text counts
+    pixels = torch.randn((3, 3, 12, 12), generator=torch.Generator().manual_seed(3))
+    expected = packed(texts)
+    expected["text"] = torch.stack([models.clip_text(model, ids) for ids in texts])
+    expected["pixel_values"] = pixels
+    expected["image"] = models.clip_images(model, pixels)
+    return expected
+
+
+CASES = {
+    "bert": lambda folder: bert(folder, False),
+    "bert_renamed": lambda folder: bert(folder, True),
+    "clip_quick": lambda folder: clip(folder, "quick_gelu", torch.float16, legacy=True),
+    "clip_gelu": lambda folder: clip(folder, "gelu", torch.float32, legacy=False),
+}
+
+
+def make(name, home):
+    folder = os.path.join(home, name)
+    os.makedirs(folder, exist_ok=True)
+    expected = {key: value.float() if value.is_floating_point() else value for key, value in CASES[name](folder).items()}
+    save_file(expected, os.path.join(folder, "expected.safetensors"))
+
+
+def same(name, home):
+    """The files of a case, made anew in home, beside the committed ones: the numbers, and every other file's text."""
+    for root, _, files in os.walk(os.path.join(home, name)):
+        for file in files:
+            made = os.path.join(root, file)
+            kept = os.path.join(HOME, os.path.relpath(made, home))
+            if not file.endswith(".safetensors"):
+                with open(made, "rb") as a, open(kept, "rb") as b:
+                    if a.read() != b.read():
+                        return f"{kept} differs"
+                continue
+            new, old = load_file(made), load_file(kept)
+            if new.keys() != old.keys():
+                return f"{kept}: other tensors"
+            for key in new:
+                if float((new[key].double() - old[key].double()).abs().max()) > TOLERANCE:
+                    return f"{kept}: {key} differs"
+    return None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    if not parser.parse_args().check:
+        for name in CASES:
+            make(name, HOME)
+        return 0
+    failures = []
+    with tempfile.TemporaryDirectory() as home:
+        for name in CASES:
+            make(name, home)
+            failures.append(same(name, home))
+    failures = [failure for failure in failures if failure]
+    print("\n".join(failures) or f"{len(CASES)} models are as committed")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
