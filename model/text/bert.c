@@ -148,7 +148,7 @@ static int load(struct m2se_bert *bert, const char *path, struct m2se_error *err
   static const char *const prefixes[] = {"", "bert.", "model.", "0.auto_model."};
   static const char *const ignored[] = {"pooler.", "cls."};
   struct m2se_encoder_shape shape;
-  uint32_t types;
+  uint32_t types = 1;
   struct m2se_folder *folder = NULL;
   int code = read_config(bert, path, &shape, &types, error);
   if (!code)
