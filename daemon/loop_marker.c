@@ -2,14 +2,17 @@
  *
  * DESIGN. A key beside the sequences, <prefix>marker, holds the position in each partition up to which Redis
  * has acknowledged them: "partition:position ...". Behind each batch of events it is moved, by a script that
- * does so only if it finds what was left there; only then does the trainer hear of the events before. A
- * server that came back with older data, or that somebody emptied, does not have that: then what the trainer
- * has not heard of is forgotten, all sequences are removed, and the partitions are read again from the first
- * record of the log; a new epoch brings the vectors of items and the model back. At a start the marker is
- * read before the first record is: if it lies behind the checkpoint, the partition is read again from there,
- * and if there is none from the first record. The trainer passes over what it has taken; nothing is counted
- * or sent twice. Not noticed: that a server lost events that it had acknowledged, if it crashed before it
- * moved the marker behind them: a part of one batch.
+ * does so only if it finds what was left there; only then does the trainer hear of the events before. Every
+ * connection is asked for it before anything is sent (again) on it. A server that came back with older data,
+ * or that somebody emptied, does not have what was left: then the marker becomes LOST in the same moment, so
+ * that no start trusts what is sent again there; what the trainer has not heard of is forgotten, all
+ * sequences are removed, and the partitions are read again from the first record of the log; a new epoch
+ * brings the vectors of items and the model back. Behind a removal stands a marker that was never there
+ * before: a server that falls back to a moment before it is noticed. At a start, a marker that lies behind
+ * the checkpoint has the partition read again from there, and none (or LOST) from the first record, though
+ * the checkpoint may know of no record yet. The trainer passes over what it has taken; nothing is counted or
+ * sent twice. Not noticed: that a server lost events that it had acknowledged, if it crashed before it moved
+ * the marker behind them: a part of one batch.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -30,9 +33,14 @@ struct m2sed_marker {
     WIPE   /* what is left of the sequences is removed */
   } stage;
   int script;
-  char *held, *moved; /* what Redis holds, and what it is to hold */
-  char cursor[32];    /* of SCAN */
+  bool wipe_again;     /* the connection is another one since: what was removed may be back */
+  char *held, *moved;  /* what Redis holds, and what it is to hold */
+  char cursor[32];     /* of SCAN */
+  struct m2se_key key; /* the marker's */
 };
+
+/* In place of a marker, written by the scripts: sequences with holes. No marker, so a start removes them. */
+static const char LOST[] = "lost";
 
 int m2sed_marker_new(struct m2sed_loop *loop) {
   loop->marker = calloc(1, sizeof *loop->marker);
@@ -64,10 +72,6 @@ bool m2sed_marker_catching_up(const struct m2sed_loop *loop) {
   return behind;
 }
 
-static void build_key(const struct m2sed_loop *loop, struct m2se_key *key) {
-  m2se_key_build(key, loop->config->redis_prefix, M2SE_KEY_MARKER, NULL, 0);
-}
-
 static void take_text(struct m2sed_loop *loop, char **to, const char *text) {
   free(*to);
   *to = strdup(text);
@@ -90,13 +94,25 @@ static void unlink_key(struct m2sed_loop *loop, const char *bytes, size_t size) 
     m2sed_loop_fail(loop, code, "removing a sequence: %s", m2se_error_text(code));
 }
 
-static void unlink_marker(struct m2sed_loop *loop) {
-  struct m2se_key key;
-  build_key(loop, &key);
-  unlink_key(loop, key.bytes, key.size);
+static void begin_scan(struct m2sed_loop *loop) {
+  loop->marker->wipe_again = false;
+  memcpy(loop->marker->cursor, "0", 2);
+  scan(loop);
 }
 
-static void wiped(struct m2sed_loop *loop) {
+static void on_wiped(void *context, int status, const struct m2se_redis_reply *reply, const char *error) {
+  struct m2sed_loop *loop = context;
+  (void)reply;
+  if (status == M2SE_EIO)
+    return;
+  if (status) {
+    m2sed_loop_fail(loop, status, "noting in Redis that the sequences are removed: %s", error);
+    return;
+  }
+  if (loop->marker->wipe_again) {
+    begin_scan(loop);
+    return;
+  }
   loop->marker->stage = IDLE;
   loop->marker->known = true;
   for (uint32_t i = 0; i < m2sed_positions_count(loop->positions); i++) {
@@ -107,6 +123,21 @@ static void wiped(struct m2sed_loop *loop) {
     m2se_kafka_restart(loop->kafka, M2SE_KAFKA_INTERACTIONS, partition->partition);
   }
   m2sed_loop_wake(loop);
+}
+
+/* A marker of this moment, which no older data has. */
+static void finish_wipe(struct m2sed_loop *loop) {
+  struct m2sed_marker *marker = loop->marker;
+  char text[40];
+  snprintf(text, sizeof text, "removed %" PRId64, loop->now_ms);
+  take_text(loop, &marker->held, text);
+  if (!marker->held)
+    return;
+  const struct m2se_redis_argument arguments[] = {
+      {"SET", 3}, {marker->key.bytes, marker->key.size}, {marker->held, strlen(marker->held)}};
+  int code = m2se_redis_send(loop->redis, arguments, 3, on_wiped, loop);
+  if (code && code != M2SE_EIO)
+    m2sed_loop_fail(loop, code, "noting in Redis that the sequences are removed: %s", m2se_error_text(code));
 }
 
 static void on_scan(void *context, int status, const struct m2se_redis_reply *reply, const char *error) {
@@ -126,11 +157,12 @@ static void on_scan(void *context, int status, const struct m2se_redis_reply *re
     const char *key = m2se_redis_reply_bytes(m2se_redis_reply_element(keys, i), &size);
     unlink_key(loop, key, size);
   }
-  unlink_marker(loop); /* a server that fell back once more has it again, and not what was removed here */
-  if (strcmp(marker->cursor, "0") != 0)
+  if (marker->wipe_again)
+    begin_scan(loop);
+  else if (strcmp(marker->cursor, "0") != 0)
     scan(loop);
   else
-    wiped(loop);
+    finish_wipe(loop);
 }
 
 static void scan(struct m2sed_loop *loop) {
@@ -150,8 +182,7 @@ static void wipe(struct m2sed_loop *loop) {
   for (uint32_t i = 0; i < m2sed_positions_count(loop->positions); i++)
     m2sed_positions_at(loop->positions, i)->rewind_offset = 0;
   loop->marker->stage = WIPE;
-  memcpy(loop->marker->cursor, "0", 2);
-  scan(loop);
+  begin_scan(loop);
 }
 
 void m2sed_marker_advance(struct m2sed_loop *loop) {
@@ -183,6 +214,19 @@ static char *format(const struct m2sed_loop *loop) {
   return text;
 }
 
+/* The script that found it has left LOST there. */
+static void lost(struct m2sed_loop *loop) {
+  M2SED_LOG(loop->log, ERROR, "Redis has lost sequences: all are made again from the log");
+  take_text(loop, &loop->marker->held, LOST);
+  loop->marker->stage = DRAIN;
+  if (loop->engine_started &&
+      loop->phase <= M2SED_PHASE_RUNNING) /* vectors of items and the model went too */
+    m2sed_loop_to_trainer(loop, &(struct m2sed_train_message){.kind = M2SED_TRAIN_COPY});
+  if (loop->phase > M2SED_PHASE_RUNNING)
+    m2sed_loop_fail(loop, M2SE_EMISSING, "Redis has lost sequences: the next start makes them again");
+  m2sed_loop_wake(loop);
+}
+
 static void on_moved(void *context, int status, const struct m2se_redis_reply *reply, const char *error) {
   struct m2sed_loop *loop = context;
   struct m2sed_marker *marker = loop->marker;
@@ -193,6 +237,8 @@ static void on_moved(void *context, int status, const struct m2se_redis_reply *r
     m2sed_loop_fail(loop, status, "noting in Redis how far the sequences are: %s", error);
     return;
   }
+  if (marker->stage != IDLE) /* the connection has told it already */
+    return;
   if (m2se_redis_reply_integer(reply) == 1) {
     free(marker->held);
     marker->held = marker->moved;
@@ -203,16 +249,7 @@ static void on_moved(void *context, int status, const struct m2se_redis_reply *r
       m2sed_marker_move(loop);
     return;
   }
-  M2SED_LOG(loop->log, ERROR, "Redis has lost sequences: all are made again from the log");
-  unlink_marker(loop); /* a start in the middle of this does it once more */
-  take_text(loop, &marker->held, "");
-  marker->stage = DRAIN;
-  if (loop->engine_started &&
-      loop->phase <= M2SED_PHASE_RUNNING) /* vectors of items and the model went too */
-    m2sed_loop_to_trainer(loop, &(struct m2sed_train_message){.kind = M2SED_TRAIN_COPY});
-  if (loop->phase > M2SED_PHASE_RUNNING)
-    m2sed_loop_fail(loop, M2SE_EMISSING, "Redis has lost sequences: the next start makes them again");
-  m2sed_loop_wake(loop);
+  lost(loop);
 }
 
 void m2sed_marker_move(struct m2sed_loop *loop) {
@@ -224,11 +261,10 @@ void m2sed_marker_move(struct m2sed_loop *loop) {
   marker->moved = format(loop);
   if (!marker->moved || !marker->moved[0])
     return;
-  struct m2se_key key;
-  build_key(loop, &key);
   const struct m2se_redis_argument arguments[] = {{marker->held, strlen(marker->held)},
                                                   {marker->moved, strlen(marker->moved)}};
-  if (m2se_redis_call(loop->redis, marker->script, key.bytes, key.size, arguments, 2, on_moved, loop))
+  if (m2se_redis_call(loop->redis, marker->script, marker->key.bytes, marker->key.size, arguments, 2,
+                      on_moved, loop))
     return; /* no room: the next turn does it */
   marker->asked = true;
   marker->covered = loop->events_end;
@@ -264,35 +300,62 @@ static bool anything_taken(const struct m2sed_loop *loop) {
   return taken;
 }
 
-static void on_first(void *context, int status, const struct m2se_redis_reply *reply, const char *error) {
+/* ---- each connection ---- */
+
+static bool is_first(const struct m2sed_marker *marker) {
+  return !marker->known && marker->stage == IDLE;
+}
+
+static uint32_t ask(void *context, struct m2se_redis_argument *arguments) {
+  const struct m2sed_loop *loop = context;
+  const struct m2sed_marker *marker = loop->marker;
+  const char *held = marker->held ? marker->held : "", *moved = marker->asked ? marker->moved : held;
+  const struct m2se_redis_argument words[] = {{"EVAL", 4},
+                                              {m2se_lua_marker_ask, strlen(m2se_lua_marker_ask)},
+                                              {"1", 1},
+                                              {marker->key.bytes, marker->key.size},
+                                              {is_first(marker) ? "1" : "0", 1},
+                                              {held, strlen(held)},
+                                              {moved, strlen(moved)}};
+  memcpy(arguments, words, sizeof words);
+  return sizeof words / sizeof *words;
+}
+
+/* The first connection: is what Redis has to be trusted? */
+static void judge_first(struct m2sed_loop *loop, const char *text) {
+  struct m2sed_marker *marker = loop->marker;
+  bool taken = anything_taken(loop);
+  marker->known = text[0] && rewind_to(loop, text);
+  take_text(loop, &marker->held, marker->known ? text : LOST);
+  if (marker->known)
+    return;
+  if (taken)
+    M2SED_LOG(loop->log, ERROR, "Redis has no sequences, the checkpoint has: all are made from the log");
+  marker->stage = DRAIN;
+}
+
+static enum m2se_redis_verdict judge(void *context, const struct m2se_redis_reply *reply) {
   struct m2sed_loop *loop = context;
   struct m2sed_marker *marker = loop->marker;
-  if (status == M2SE_EIO)
-    return;
-  if (status) {
-    m2sed_loop_fail(loop, status, "asking Redis how far the sequences are: %s", error);
-    return;
-  }
   size_t size;
-  take_text(loop, &marker->held, m2se_redis_reply_bytes(reply, &size));
-  if (!marker->held)
-    return;
-  if (!anything_taken(loop) || (marker->held[0] && rewind_to(loop, marker->held))) {
-    marker->known = true;
-  } else {
-    M2SED_LOG(loop->log, ERROR, "Redis has no sequences, the checkpoint has: all are made from the log");
-    wipe(loop);
-  }
+  const char *text = m2se_redis_reply_bytes(reply, &size);
+  if (is_first(marker))
+    judge_first(loop, text);
+  else if (marker->stage != IDLE)
+    marker->wipe_again = true;
+  else if (strcmp(text, marker->held) != 0 && !(marker->asked && strcmp(text, marker->moved) == 0))
+    lost(loop);
   m2sed_loop_wake(loop);
+  return M2SE_REDIS_PASS; /* what waits may go: nobody trusts it there any more */
 }
 
 int m2sed_marker_begin(struct m2sed_loop *loop, struct m2se_error *error) {
-  loop->marker->script = m2se_redis_add_script(loop->redis, m2se_lua_marker);
-  if (loop->marker->script < 0)
-    return m2se_error_set(error, loop->marker->script, "no room for another script");
-  struct m2se_key key;
-  build_key(loop, &key);
-  const struct m2se_redis_argument arguments[] = {{"GET", 3}, {key.bytes, key.size}};
-  int code = m2se_redis_send(loop->redis, arguments, 2, on_first, loop);
-  return code ? m2se_error_set(error, code, "asking how far the sequences are") : 0;
+  struct m2sed_marker *marker = loop->marker;
+  m2se_key_build(&marker->key, loop->config->redis_prefix, M2SE_KEY_MARKER, NULL, 0);
+  marker->script = m2se_redis_add_script(loop->redis, m2se_lua_marker);
+  if (marker->script < 0)
+    return m2se_error_set(error, marker->script, "no room for another script");
+  m2se_redis_add_guard(loop->redis,
+                       &(struct m2se_redis_guard){"how far the sequences are", ask, judge, loop});
+  return 0;
 }

@@ -242,7 +242,7 @@ bool m2sed_sweep_is_done(const struct m2sed_loop *loop);
 /* ---- loop_marker.c ---- */
 int m2sed_marker_new(struct m2sed_loop *loop);
 void m2sed_marker_free(struct m2sed_loop *loop);
-int m2sed_marker_begin(struct m2sed_loop *loop, struct m2se_error *error); /* the first question to Redis */
+int m2sed_marker_begin(struct m2sed_loop *loop, struct m2se_error *error); /* asks each connection */
 bool m2sed_marker_known(const struct m2sed_loop *loop);                    /* partitions may be started */
 bool m2sed_marker_busy(const struct m2sed_loop *loop);                     /* no record may be taken */
 bool m2sed_marker_catching_up(const struct m2sed_loop *loop);  /* lost sequences are being made again */

@@ -4,6 +4,7 @@
 
 extern const char m2se_lua_lease[];
 extern const char m2se_lua_marker[];
+extern const char m2se_lua_marker_ask[];
 extern const char m2se_lua_sequence[];
 extern const char m2se_lua_publish_item[];
 

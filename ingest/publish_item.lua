@@ -6,6 +6,8 @@ if stored[2] == epoch or not stored[1] or not stored[2] then
   redis.call('HSET', KEYS[1], 'v', vector, 'epoch', epoch)
 elseif stored[3] == epoch then
   redis.call('HSET', KEYS[1], 'v_prev', vector)
+elseif tonumber(epoch) + 1 == tonumber(stored[2]) then -- was refused, and comes again behind the newer one
+  redis.call('HSET', KEYS[1], 'v_prev', vector, 'epoch_prev', epoch)
 else
   redis.call('HSET', KEYS[1], 'v', vector, 'epoch', epoch, 'v_prev', stored[1], 'epoch_prev', stored[2])
 end

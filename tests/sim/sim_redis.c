@@ -26,6 +26,8 @@ struct m2se_redis {
   uint64_t first, run, end;        /* first: unanswered; run: the next to run */
   const char *scripts[SCRIPTS_MAX];
   int script_count;
+  struct m2se_redis_guard guards[M2SE_REDIS_GUARDS_MAX];
+  uint32_t guard_count;
   m2se_redis_event_callback *event;
   void *event_context;
   int64_t away_until_ms;
@@ -116,6 +118,11 @@ int m2se_redis_call(struct m2se_redis *redis, int script, const void *key, size_
   return put(redis, redis->scripts[script], all, count + 2, callback, context);
 }
 
+void m2se_redis_add_guard(struct m2se_redis *redis, const struct m2se_redis_guard *guard) {
+  assert(redis->guard_count < M2SE_REDIS_GUARDS_MAX);
+  redis->guards[redis->guard_count++] = *guard;
+}
+
 bool m2se_redis_is_full(const struct m2se_redis *redis) {
   return redis->end - redis->first >= FULL;
 }
@@ -162,6 +169,20 @@ static void lose_connection(struct m2se_redis *redis, const char *why) {
   redis->connected = false;
   redis->away_until_ms = sim->now_ms + (int64_t)sim_draw(400);
   redis->event(redis->event_context, M2SE_REDIS_LOST, "simulated");
+}
+
+static void ask_guards(struct m2se_redis *redis) {
+  for (uint32_t i = 0; i < redis->guard_count; i++) {
+    struct m2se_redis_argument arguments[M2SE_REDIS_GUARD_ARGUMENTS];
+    struct sim_words words;
+    sim_words_copy(&words, arguments, redis->guards[i].ask(redis->guards[i].context, arguments));
+    struct m2se_redis_reply *reply = sim_store_command(&words);
+    sim_store_answered(NULL, &words, reply);
+    enum m2se_redis_verdict verdict = redis->guards[i].judge(redis->guards[i].context, reply);
+    assert(verdict == M2SE_REDIS_PASS);
+    sim_reply_free(reply);
+    free(words.memory);
+  }
 }
 
 /* One is refused, some after it run all the same; then all from it on are sent again. */
@@ -221,6 +242,12 @@ void sim_redis_turn(void) {
   if (door->connected && sim_chance(sim->faults.connection_lost))
     lose_connection(door, "connection lost");
   if (!door->connected && sim->now_ms >= door->away_until_ms) {
+    ask_guards(door);
+    if (sim_chance(sim->faults.connection_lost *
+                   5)) { /* behind the answer, before anything waiting is sent */
+      door->away_until_ms = sim->now_ms + (int64_t)sim_draw(400);
+      return;
+    }
     door->connected = true;
     door->event(door->event_context, M2SE_REDIS_CONNECTED, "simulated");
   }

@@ -172,6 +172,43 @@ static void check_user(const char *key) {
     sim_fail("%s has epoch %llu, which is not shown yet", key, (unsigned long long)epoch);
 }
 
+/* ---- the marker ---- */
+
+static const char *marker(void) {
+  const struct sim_field *f = find("m2se:marker", "");
+  return f ? f->value : "";
+}
+
+static bool marker_is_not(struct sim_word a, struct sim_word b) {
+  if (strcmp(marker(), a.bytes) == 0 || strcmp(marker(), b.bytes) == 0)
+    return false;
+  sim_trace("redis: the marker is '%s', not '%s'", marker(), a.bytes);
+  set("m2se:marker", "", (struct sim_word){"lost", 4});
+  return true;
+}
+
+/* A script: [0] is the key, [1] is ARGV[1]. */
+static struct m2se_redis_reply *move_marker(const struct sim_words *words) {
+  struct sim_word from = words->words[2], to = words->words[3];
+  if (marker_is_not(from, to))
+    return integer(0);
+  if (strcmp(marker(), to.bytes) != 0)
+    sim_trace("redis: marker '%s'", to.bytes);
+  set("m2se:marker", "", to);
+  return integer(1);
+}
+
+/* EVAL, the script, 1, the key, then its arguments */
+static struct m2se_redis_reply *ask_marker(const struct sim_words *words) {
+  const struct sim_word *argv = words->words + 3; /* argv[n] is ARGV[n] */
+  struct m2se_redis_reply *reply = bytes(M2SE_REDIS_BYTES, marker(), strlen(marker()));
+  if (!is(argv[1], "1"))
+    marker_is_not(argv[2], argv[3]);
+  return reply;
+}
+
+/* ---- commands ---- */
+
 struct m2se_redis_reply *sim_store_command(const struct sim_words *words) {
   const struct sim_word *w = words->words;
   if (is(w[0], "GET"))
@@ -182,7 +219,11 @@ struct m2se_redis_reply *sim_store_command(const struct sim_words *words) {
     return integer(user_of(w[1].bytes) >= 0 && sim->redis.sequences[user_of(w[1].bytes)].size
                        ? sim->now_ms + INT64_C(7776000000)
                        : -2);
-  if (is(w[0], "UNLINK"))
+  if (is(w[0], "EVAL") && is(w[1], m2se_lua_marker_ask))
+    return ask_marker(words);
+  if (is(w[0], "SET") && is(w[1], "m2se:marker"))
+    set(w[1].bytes, "", w[2]);
+  else if (is(w[0], "UNLINK"))
     unlink_key(w[1].bytes);
   else if (is(w[0], "HGET")) {
     const struct sim_field *f = find(w[1].bytes, w[2].bytes);
@@ -202,21 +243,6 @@ struct m2se_redis_reply *sim_store_command(const struct sim_words *words) {
 
 /* ---- scripts; [0] is the key, [1] is ARGV[1] ---- */
 
-static struct m2se_redis_reply *move_marker(const struct sim_words *words) {
-  const char *key = words->words[0].bytes;
-  struct sim_word from = words->words[2], to = words->words[3];
-  const struct sim_field *f = find(key, "");
-  const char *held = f ? f->value : "";
-  if (strcmp(held, from.bytes) != 0 && strcmp(held, to.bytes) != 0) {
-    sim_trace("redis: the marker is '%s', not '%s'", held, from.bytes);
-    return integer(0);
-  }
-  if (strcmp(held, to.bytes) != 0)
-    sim_trace("redis: marker '%s'", to.bytes);
-  set(key, "", to);
-  return integer(1);
-}
-
 static struct m2se_redis_reply *publish_item(const struct sim_words *words) {
   const char *key = words->words[0].bytes;
   struct sim_word vector = words->words[2], epoch = words->words[3];
@@ -232,6 +258,9 @@ static struct m2se_redis_reply *publish_item(const struct sim_words *words) {
     set(key, "epoch", epoch);
   } else if (before && is(epoch, before->value)) {
     set(key, "v_prev", vector);
+  } else if (number + 1 == strtoull(now->value, NULL, 10)) {
+    set(key, "v_prev", vector);
+    set(key, "epoch_prev", epoch);
   } else {
     const struct sim_field old_v = *v, old_epoch = *now;
     set(key, "v_prev", (struct sim_word){old_v.value, old_v.size});
@@ -275,16 +304,17 @@ void sim_store_answered(const char *script, const struct sim_words *words,
     sim->redis.sequences_told++;
   else if (script == m2se_lua_marker && reply->integer == 1)
     snprintf(sim->marker_told, sizeof sim->marker_told, "%s", w[3].bytes);
-  else if (!script && is(w[0], "GET") && is(w[1], "m2se:marker"))
-    snprintf(sim->marker_told, sizeof sim->marker_told, "%s",
-             reply->type == M2SE_REDIS_BYTES ? reply->bytes : "");
-  else if (!script && is(w[0], "UNLINK") && is(w[1], "m2se:marker"))
-    sim->marker_told[0] = 0;
+  else if (script == m2se_lua_marker || (!script && is(w[0], "EVAL")))
+    snprintf(sim->marker_told, sizeof sim->marker_told, "%s", marker());
+  else if (!script && is(w[0], "SET") && is(w[1], "m2se:marker"))
+    snprintf(sim->marker_told, sizeof sim->marker_told, "%s", w[2].bytes);
 }
 
 /* Known and documented (loop_marker.c): events that were acknowledged and then lost, before the daemon heard
  * that the marker stands behind them, are not noticed. The simulator keeps clear of that. */
 static bool would_be_noticed(const struct sim_redis_data *older) {
+  if (strcmp(sim->marker_told, "lost") == 0) /* it removes all anyhow */
+    return true;
   const char *marker = "";
   for (uint32_t i = 0; i < older->field_count; i++)
     if (strcmp(older->fields[i].key, "m2se:marker") == 0)

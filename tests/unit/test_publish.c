@@ -147,6 +147,17 @@ static void check_item(struct stage *stage, uint64_t epoch, float value, uint64_
   check(item.previous, item.previous_dim, previous);
 }
 
+/* An item's first vector was refused and comes again when that of the next epoch is there. */
+static void test_item_out_of_order(void **state) {
+  struct stage *stage = *state;
+  publish_item(stage, "i", 1, 9);
+  check_item(stage, 9, 1, 0, 0);
+  publish_item(stage, "i", 2, 8);
+  check_item(stage, 9, 1, 8, 2);
+  publish_item(stage, "i", 3, 10);
+  check_item(stage, 10, 3, 9, 1);
+}
+
 static void test_item_epochs(void **state) {
   struct stage *stage = *state;
   publish_item(stage, "i", 1, 8);
@@ -359,10 +370,15 @@ int main(void) {
   if (status)
     return status;
   const struct CMUnitTest tests[] = {
-      WITH_SERVER(test_user),         WITH_SERVER(test_user_ends_with_sequence),
-      WITH_SERVER(test_item_epochs),  WITH_SERVER(test_many_items),
-      WITH_SERVER(test_deletion),     WITH_SERVER(test_model_and_status),
-      WITH_SERVER(test_foreign_type), WITH_SERVER(test_reader_errors),
+      WITH_SERVER(test_user),
+      WITH_SERVER(test_user_ends_with_sequence),
+      WITH_SERVER(test_item_epochs),
+      WITH_SERVER(test_item_out_of_order),
+      WITH_SERVER(test_many_items),
+      WITH_SERVER(test_deletion),
+      WITH_SERVER(test_model_and_status),
+      WITH_SERVER(test_foreign_type),
+      WITH_SERVER(test_reader_errors),
       WITH_SERVER(test_float16),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
