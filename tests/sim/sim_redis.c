@@ -104,11 +104,6 @@ int m2se_redis_add_script(struct m2se_redis *redis, const char *source) {
   return redis->script_count++;
 }
 
-void m2se_redis_add_guard(struct m2se_redis *redis, const struct m2se_redis_guard *guard) {
-  (void)redis, (void)guard;
-  assert(!"no schedule has a lease");
-}
-
 int m2se_redis_call(struct m2se_redis *redis, int script, const void *key, size_t key_size,
                     const struct m2se_redis_argument *arguments, uint32_t count,
                     m2se_redis_callback *callback, void *context) {
