@@ -430,9 +430,10 @@ void m2sed_batcher_build(struct m2sed_batcher *batcher, const struct m2sed_reser
   uint32_t count = 0, fresh = count_fresh(batcher, 0);
   uint32_t draws = count_draws(batcher, fresh);
   *batch = (struct m2sed_batch){.fresh_left = batcher->fresh_left};
-  if (is_behind(batcher)) {
+  /* Only together with what is counted: else the weights would depend on the clock and nothing said so. */
+  if (reservoir->count > 0 && draws > 0 && is_behind(batcher)) {
     fresh = add_closed(batcher, fresh, &draws);
-    batch->taken_away = reservoir->count > 0 ? draws : 0;
+    batch->taken_away = draws;
     draws = 0;
   }
   batch->fresh = fresh;
