@@ -88,9 +88,9 @@ struct m2sed_checkpoint_info {
 };
 
 /* Writes the next generation, then removes all but the newest `keep`; what cannot be removed stays until the
- * next time. dir must be there. A state that is not finite is refused (M2SE_ENUMERIC), so is a
- * fence lower than that of the folder (M2SE_EIO). *generation and *bytes
- * (of all files) may be NULL. */
+ * next time. dir must be there. A state that is not finite is refused (M2SE_ENUMERIC); so is a fence lower
+ * than that of the folder (M2SE_EDROPPED): another daemon has gone on. *generation and *bytes (of all files)
+ * may be NULL. */
 int m2sed_checkpoint_write(const char *dir, const struct m2sed_checkpoint_state *state,
                            const struct m2sed_checkpoint_info *info, uint64_t *generation, uint64_t *bytes,
                            struct m2se_error *error);

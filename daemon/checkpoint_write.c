@@ -89,8 +89,9 @@ static int check_fence(const char *dir, const struct m2sed_checkpoint_info *info
   struct m2sed_fence newest;
   int code = info->fence > 0 ? m2sed_fence_newest(dir, &newest, error) : 0;
   if (code == 0 && info->fence > 0 && newest.number > info->fence) {
-    code = m2se_error_set(error, M2SE_EIO, "%s: another daemon writes here, with fence %llu; ours is %llu",
-                          dir, (unsigned long long)newest.number, (unsigned long long)info->fence);
+    code =
+        m2se_error_set(error, M2SE_EDROPPED, "%s: another daemon writes here, with fence %llu; ours is %llu",
+                       dir, (unsigned long long)newest.number, (unsigned long long)info->fence);
   }
   return code;
 }

@@ -12,14 +12,29 @@
 
 enum { TEXT_BYTES_MAX = 64 };
 
+#define NAME "fence-%010" PRIu64
+#define TEXT "goes on from generation %" PRIu64 "\n"
+
 static int fence_path(char *path, const char *dir, uint64_t number, struct m2se_error *error) {
-  return m2sed_path_format(path, error, "%s/fence-%010" PRIu64, dir, number);
+  return m2sed_path_format(path, error, "%s/" NAME, dir, number);
 }
+
+/* Both parsers take exactly what is written: the number found, written again, must give the same bytes. */
 
 /* 0: another file. */
 static uint64_t parse_name(const char *name) {
-  bool ours = strncmp(name, "fence-", 6) == 0 && strspn(name + 6, "0123456789") == strlen(name + 6);
-  return ours ? strtoull(name + 6, NULL, 10) : 0;
+  char again[TEXT_BYTES_MAX];
+  uint64_t number = strncmp(name, "fence-", 6) == 0 ? strtoull(name + 6, NULL, 10) : 0;
+  snprintf(again, sizeof again, NAME, number);
+  return strcmp(name, again) == 0 ? number : 0;
+}
+
+static bool parse_text(const char *text, uint64_t *from) {
+  char again[TEXT_BYTES_MAX];
+  const char *number = strpbrk(text, "0123456789");
+  *from = number ? strtoull(number, NULL, 10) : 0;
+  snprintf(again, sizeof again, TEXT, *from);
+  return strcmp(text, again) == 0;
 }
 
 /* The highest number; with `below` not 0, removes all that are lower. */
@@ -50,8 +65,7 @@ int m2sed_fence_newest(const char *dir, struct m2sed_fence *fence, struct m2se_e
     code = m2sed_file_read(path, TEXT_BYTES_MAX, &text, &length, error);
   if (code)
     return code;
-  char end;
-  if (sscanf(text, "goes on from generation %" SCNu64 "%c", &fence->from, &end) != 2 || end != '\n')
+  if (!parse_text(text, &fence->from))
     code = m2se_error_set(error, M2SE_EFORMAT, "%s: does not say from which generation", path);
   free(text);
   return code;
@@ -62,7 +76,7 @@ int m2sed_fence_begin(const char *dir, const struct m2sed_fence *fence, struct m
   uint64_t highest;
   int code = walk(dir, 0, &highest, error);
   if (!code && highest >= fence->number)
-    code = m2se_error_set(error, M2SE_ELIMIT, "%s: fence %" PRIu64 " is there, ours is %" PRIu64, dir,
+    code = m2se_error_set(error, M2SE_EDROPPED, "%s: fence %" PRIu64 " is there, ours is %" PRIu64, dir,
                           highest, fence->number);
   if (!code)
     code = fence_path(path, dir, fence->number, error);
@@ -70,11 +84,11 @@ int m2sed_fence_begin(const char *dir, const struct m2sed_fence *fence, struct m
     code = m2sed_path_format(temporary, error, "%s.tmp.%ld", path, (long)getpid());
   if (code)
     return code;
-  int length = snprintf(text, sizeof text, "goes on from generation %" PRIu64 "\n", fence->from);
+  int length = snprintf(text, sizeof text, TEXT, fence->from);
   unlink(temporary); /* of a process of the same number that was killed just here */
   code = m2sed_file_write(temporary, text, (size_t)length, error);
   if (!code && link(temporary, path) != 0) /* not rename: it would replace another's */
-    code = m2se_error_set(error, errno == EEXIST ? M2SE_ELIMIT : M2SE_EIO, "%s: link: %s", path,
+    code = m2se_error_set(error, errno == EEXIST ? M2SE_EDROPPED : M2SE_EIO, "%s: link: %s", path,
                           strerror(errno));
   unlink(temporary);
   if (!code)

@@ -18,7 +18,7 @@ struct m2sed_fence {
 
 /* The highest one; a directory that is not there has none. */
 int m2sed_fence_newest(const char *dir, struct m2sed_fence *fence, struct m2se_error *error);
-/* Makes it durable, then removes lower ones. M2SE_ELIMIT: an equal or a higher one is there already. */
+/* Makes it durable, then removes lower ones. M2SE_EDROPPED: an equal or a higher one is there already. */
 int m2sed_fence_begin(const char *dir, const struct m2sed_fence *fence, struct m2se_error *error);
 /* Does a generation written with fence `written` count? */
 bool m2sed_fence_admits(const struct m2sed_fence *fence, uint64_t generation, uint64_t written);

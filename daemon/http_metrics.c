@@ -76,7 +76,10 @@
   X(counter, cpu_seconds_total, 1, process.cpu_seconds, "Processor time of the process.")                    \
   X(gauge, loop_delay_seconds, MS, process.loop_delay_ms, "Longest turn of the loop in the last second.")    \
   X(gauge, trainer_ring_messages, 1, process.trainer_ring, "Messages that wait for the trainer.")            \
-  X(gauge, server_ring_messages, 1, process.server_ring, "Messages that wait for the serving thread.")
+  X(gauge, server_ring_messages, 1, process.server_ring, "Messages that wait for the serving thread.")       \
+  X(gauge, lease_fence, 1, lease.fence, "Fencing number of the lease; 0: standby, or no lease.")             \
+  X(gauge, lease_age_seconds, 1, lease.age_seconds, "Time since Redis last told of the lease.")              \
+  X(gauge, lease_takeover_seconds, MS, lease.takeover_ms, "How long the take-over took; 0: there was none.")
 
 /* What became of an interaction, over the lineage: X(label, member of events) */
 #define OUTCOMES(X)                                                                                          \

@@ -167,7 +167,10 @@ static void on_second(uv_timer_t *timer) {
     return;
   m2sed_notify_alive(m2sed_phase_name(loop->phase), loop->last_step.step,
                      loop->last_step.counters.trained_events);
-  if (loop->phase > M2SED_PHASE_STANDBY && loop->phase < M2SED_PHASE_KAFKA) {
+  if (loop->phase == M2SED_PHASE_STANDBY) {
+    if (loop->status)
+      m2sed_status_publish(loop);
+  } else if (loop->phase < M2SED_PHASE_KAFKA) {
     m2se_kafka_refresh(loop->kafka);
     m2sed_marker_move(loop); /* when no events come, it is still looked after */
     if (loop->status)

@@ -132,6 +132,10 @@ static void note_success(struct m2sed_loop *loop) {
 
 static void note_failure(struct m2sed_loop *loop, bool last) {
   struct m2sed_checkpointer *checkpointer = loop->checkpointer;
+  if (checkpointer->code == M2SE_EDROPPED) {
+    m2sed_loop_fenced(loop, checkpointer->error.text);
+    return;
+  }
   loop->counts.checkpoint_failures++;
   memcpy(checkpointer->last_error, checkpointer->error.text, sizeof checkpointer->last_error);
   M2SED_LOG(loop->log, ERROR, "checkpoint failed, the one before stays",

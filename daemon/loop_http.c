@@ -96,7 +96,7 @@ static void on_request(void *context, const struct m2sed_http_request *request,
   else if (request->path == M2SED_HTTP_PAGE)
     answer(exchange, "text/html; charset=utf-8", m2sed_http_page, strlen(m2sed_http_page));
   else if (!status)
-    m2sed_http_answer_text(exchange, 503, loop->phase == M2SED_PHASE_STANDBY ? "standby\n" : "starting\n");
+    m2sed_http_answer_text(exchange, 503, "starting\n");
   else if (request->path == M2SED_HTTP_READYZ)
     answer_readyz(status, exchange);
   else if (request->path == M2SED_HTTP_METRICS)
@@ -105,6 +105,8 @@ static void on_request(void *context, const struct m2sed_http_request *request,
     answer_protobuf(loop, status, exchange);
   else if (request->path == M2SED_HTTP_STATUS)
     answer_json(loop->http, status, number, exchange);
+  else if (loop->phase == M2SED_PHASE_STANDBY)
+    m2sed_http_answer_text(exchange, 503, "standby\n");
   else
     m2sed_loop_recommend(loop, request, exchange);
 }

@@ -12,12 +12,18 @@
 #include "daemon/notify.h"
 #include "ingest/lease.h"
 
-enum { ASK_MS_MAX = 500 }; /* while another one holds it */
+enum {
+  ASK_MS_MAX = 500, /* while another one holds it */
+  SILENCE_MS = 3000
+};
 
 struct m2sed_standby {
   struct m2se_lease *lease;
-  int64_t lease_ms, asked_ms, confirmed_ms;
-  bool others_known, expelled, closing, closed;
+  int64_t lease_ms, asked_ms;
+  int64_t heard_ms;          /* the newest answer; 0: none */
+  int64_t others_renewed_ms; /* when the one before last did, as far as we know; 0: there was none */
+  int64_t takeover_ms;       /* 0: not yet */
+  bool expelled, closing, closed;
 };
 
 void m2sed_loop_fenced(struct m2sed_loop *loop, const char *why) {
@@ -34,7 +40,7 @@ void m2sed_loop_fenced(struct m2sed_loop *loop, const char *why) {
 static void on_held(void *context, uint64_t fence) {
   struct m2sed_loop *loop = context;
   struct m2sed_standby *standby = loop->standby;
-  standby->confirmed_ms = loop->now_ms;
+  standby->heard_ms = loop->now_ms;
   if (loop->fence)
     return;
   loop->fence = fence;
@@ -45,9 +51,11 @@ static void on_held(void *context, uint64_t fence) {
 
 static void on_others(void *context, int64_t left_ms) {
   struct m2sed_loop *loop = context;
-  if (!loop->standby->others_known)
+  struct m2sed_standby *standby = loop->standby;
+  if (!standby->others_renewed_ms)
     M2SED_LOG(loop->log, INFO, "standby: another daemon is active", M2SED_I("lease_left_ms", left_ms));
-  loop->standby->others_known = true;
+  standby->heard_ms = loop->now_ms;
+  standby->others_renewed_ms = loop->now_ms - (standby->lease_ms - left_ms);
 }
 
 static void on_lost(void *context) {
@@ -91,7 +99,11 @@ static int make(struct m2sed_loop *loop, struct m2se_error *error) {
                                                .failed = on_failed,
                                                .context = loop};
   int code = m2se_lease_new(&standby->lease, m2sed_loop_uv(loop), &settings, error);
-  return code ? m2se_error_prefix(error, code, "lease") : m2sed_loop_http_new(loop, error);
+  if (code)
+    return m2se_error_prefix(error, code, "lease");
+  if (m2sed_status_new(loop))
+    return m2se_error_set(error, M2SE_ENOMEM, "standby");
+  return m2sed_loop_http_new(loop, error);
 }
 
 int m2sed_standby_wait(struct m2sed_loop *loop, struct m2se_error *error) {
@@ -111,10 +123,46 @@ int m2sed_standby_wait(struct m2sed_loop *loop, struct m2se_error *error) {
   return 0;
 }
 
+/* Once: the items are read, and a partition has started. */
+static void look_for_work(struct m2sed_loop *loop) {
+  struct m2sed_standby *standby = loop->standby;
+  if (standby->takeover_ms || loop->phase != M2SED_PHASE_RUNNING)
+    return;
+  bool started = false;
+  for (uint32_t i = 0; i < m2sed_positions_count(loop->positions); i++)
+    started |= m2sed_positions_at(loop->positions, i)->started;
+  if (!started)
+    return;
+  int64_t since_ms = standby->others_renewed_ms ? standby->others_renewed_ms : loop->started_ms;
+  standby->takeover_ms = loop->now_ms > since_ms ? loop->now_ms - since_ms : 1;
+  M2SED_LOG(loop->log, INFO, "active: interactions are read", M2SED_U("fence", loop->fence),
+            M2SED_I("takeover_ms", standby->takeover_ms));
+}
+
+void m2sed_standby_status(const struct m2sed_loop *loop, struct m2se_status_lease *status) {
+  const struct m2sed_standby *standby = loop->standby;
+  if (!standby)
+    return;
+  *status = (struct m2se_status_lease){
+      .role = loop->phase == M2SED_PHASE_STANDBY ? "standby" : "active",
+      .fence = loop->fence,
+      .seconds = (double)standby->lease_ms / 1000,
+      .age_seconds = standby->heard_ms ? (double)(loop->now_ms - standby->heard_ms) / 1000 : 0,
+      .takeover_ms = (double)standby->takeover_ms};
+}
+
+const char *m2sed_standby_reason(const struct m2sed_loop *loop) {
+  const struct m2sed_standby *standby = loop->standby;
+  if (loop->now_ms - (standby->heard_ms ? standby->heard_ms : loop->started_ms) > SILENCE_MS)
+    return "Redis does not answer";
+  return standby->others_renewed_ms ? "another daemon is active" : "the lease is asked for";
+}
+
 void m2sed_standby_tick(struct m2sed_loop *loop) {
   struct m2sed_standby *standby = loop->standby;
   if (!standby || standby->closing)
     return;
+  look_for_work(loop);
   int64_t every_ms = standby->lease_ms / 3;
   if (!loop->fence && every_ms > ASK_MS_MAX)
     every_ms = ASK_MS_MAX;
@@ -150,7 +198,7 @@ int m2sed_standby_begin(struct m2sed_loop *loop, struct m2se_error *error) {
   fence.number = loop->fence;
   fence.from = loop->restored ? loop->restored->generation : 0;
   code = m2sed_fence_begin(dir, &fence, error);
-  if (code == M2SE_ELIMIT)
+  if (code == M2SE_EDROPPED)
     m2sed_loop_fenced(loop, error->text);
   return code;
 }

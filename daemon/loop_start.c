@@ -14,8 +14,7 @@ enum {
   QUERY_MS = 2000, /* one question to Kafka before the loop runs */
   TURN_MS = 1000,
   END_QUERIES_MAX = 20, /* --until-end gives up if Kafka stays away; the daemon itself waits for it */
-  PARTITIONS_MAX = 16384,
-  STATUS_ARENA_BYTES = 8 << 20
+  PARTITIONS_MAX = 16384
 };
 
 /* ---- callbacks of Kafka ---- */
@@ -427,8 +426,7 @@ static int take_memory(struct m2sed_loop *loop, struct m2se_error *error) {
   loop->positions = m2sed_positions_new();
   if (!loop->events || !loop->requests || !loop->sequence || !loop->catalogue || !loop->positions ||
       m2se_arena_new(&loop->interaction_arena, M2SE_INTERACTION_ARENA_BYTES) ||
-      m2se_arena_new(&loop->item_arena, M2SE_ITEM_ARENA_BYTES) ||
-      m2se_arena_new(&loop->status_arena, STATUS_ARENA_BYTES) || m2sed_letters_new(loop) ||
+      m2se_arena_new(&loop->item_arena, M2SE_ITEM_ARENA_BYTES) || m2sed_letters_new(loop) ||
       m2sed_erasure_new(loop) || m2sed_sweep_new(loop) || m2sed_marker_new(loop) ||
       m2sed_garbage_init(&loop->garbage, (uint32_t)loop->config->kafka_garbage_window,
                          loop->config->kafka_garbage_share))

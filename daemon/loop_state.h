@@ -191,8 +191,10 @@ void m2sed_standby_add_guard(struct m2sed_loop *loop);
 int m2sed_standby_begin(struct m2sed_loop *loop, struct m2se_error *error);
 /* Another daemon is active: no drain, no checkpoint, nothing. */
 void m2sed_loop_fenced(struct m2sed_loop *loop, const char *why);
-bool m2sed_standby_released(struct m2sed_loop *loop); /* gives the lease back, at the end */
-bool m2sed_standby_close(struct m2sed_loop *loop);    /* true: closed, else it calls m2sed_loop_end later */
+void m2sed_standby_status(const struct m2sed_loop *loop, struct m2se_status_lease *status);
+const char *m2sed_standby_reason(const struct m2sed_loop *loop); /* what a standby waits for */
+bool m2sed_standby_released(struct m2sed_loop *loop);            /* gives the lease back, at the end */
+bool m2sed_standby_close(struct m2sed_loop *loop); /* true: closed, else it calls m2sed_loop_end later */
 void m2sed_standby_free(struct m2sed_loop *loop);
 
 /* ---- loop_phase.c ---- */

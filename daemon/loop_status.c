@@ -8,7 +8,7 @@
 #include "daemon/loop_state.h"
 #include "model/blas.h"
 
-enum { USER_BITS = 1 << 16, PARTITIONS_MAX = 1024, RATE_SECONDS = 5 };
+enum { USER_BITS = 1 << 16, PARTITIONS_MAX = 1024, RATE_SECONDS = 5, ARENA_BYTES = 8 << 20 };
 
 struct m2sed_status_state {
   uint64_t users[USER_BITS / 64];  /* a bit for each hash: the zeros tell how many users there were */
@@ -29,8 +29,10 @@ struct m2sed_status_state {
 };
 
 int m2sed_status_new(struct m2sed_loop *loop) {
+  if (loop->status) /* a standby has it already */
+    return 0;
   loop->status = calloc(1, sizeof *loop->status);
-  return loop->status ? 0 : M2SE_ENOMEM;
+  return loop->status ? m2se_arena_new(&loop->status_arena, ARENA_BYTES) : M2SE_ENOMEM;
 }
 
 void m2sed_status_free(struct m2sed_loop *loop) {
@@ -303,6 +305,8 @@ static uint32_t find_reasons(struct m2sed_loop *loop, const struct m2se_status *
 static enum m2se_state state_of(const struct m2sed_loop *loop) {
   if (loop->failure)
     return M2SE_STATE_FAILED;
+  if (loop->phase == M2SED_PHASE_STANDBY)
+    return M2SE_STATE_STANDBY;
   if (loop->phase == M2SED_PHASE_ITEMS)
     return M2SE_STATE_STARTING;
   if (loop->phase == M2SED_PHASE_RUNNING)
@@ -333,6 +337,25 @@ static void send_status(struct m2sed_loop *loop, const struct m2se_status *statu
   }
 }
 
+/* What a standby can say, for HTTP only: the topic and Redis have the status of the active daemon. */
+static void fill_standby(struct m2sed_loop *loop, struct m2se_status *status) {
+  loop->status->reasons[0] = m2sed_standby_reason(loop);
+  status->reason_count = 1;
+}
+
+static void fill(struct m2sed_loop *loop, struct m2se_status *status) {
+  fill_events(loop, &status->events);
+  fill_training(loop, status);
+  fill_serving(loop, &status->serving);
+  fill_prequential(loop, &status->prequential);
+  fill_freshness(loop, status);
+  fill_partitions(loop, status);
+  fill_doors(loop, status);
+  fill_process(loop, status);
+  m2sed_checkpointer_status(loop, &status->checkpoint);
+  status->reason_count = find_reasons(loop, status, loop->status->reasons);
+}
+
 void m2sed_status_publish(struct m2sed_loop *loop) {
   struct m2se_status status = {.instance = loop->config->daemon_instance,
                                .time_ms = loop->now_ms,
@@ -342,20 +365,14 @@ void m2sed_status_publish(struct m2sed_loop *loop) {
                                .simd_kernel = m2se_simd_kernel(),
                                .lineage = loop->lineage,
                                .state = state_of(loop)};
-  fill_events(loop, &status.events);
-  fill_training(loop, &status);
-  fill_serving(loop, &status.serving);
-  fill_prequential(loop, &status.prequential);
-  fill_freshness(loop, &status);
-  fill_partitions(loop, &status);
-  fill_doors(loop, &status);
-  fill_process(loop, &status);
-  m2sed_checkpointer_status(loop, &status.checkpoint);
-  status.reason_count = find_reasons(loop, &status, loop->status->reasons);
+  bool standby = loop->phase == M2SED_PHASE_STANDBY;
+  (standby ? fill_standby : fill)(loop, &status);
+  m2sed_standby_status(loop, &status.lease);
   status.reasons = loop->status->reasons;
   loop->status->newest = status;
   loop->status->published++;
-  send_status(loop, &status);
+  if (!standby)
+    send_status(loop, &status);
 }
 
 const struct m2se_status *m2sed_status_newest(const struct m2sed_loop *loop, uint64_t *number) {

@@ -42,6 +42,7 @@ PUT_MESSAGE(kafka, M2SE_STATUS_KAFKA)
 PUT_MESSAGE(checkpoint, M2SE_STATUS_CHECKPOINT)
 PUT_MESSAGE(catalogue, M2SE_STATUS_CATALOGUE)
 PUT_MESSAGE(process, M2SE_STATUS_PROCESS)
+PUT_MESSAGE(lease, M2SE_STATUS_LEASE)
 
 static void put_lists(struct m2se_json_writer *writer, const struct m2se_status *status) {
   m2se_json_put_array(writer, "reasons");
@@ -114,5 +115,6 @@ void m2sed_status_put_json(struct m2se_json_writer *writer, const struct m2se_st
   PUT_PART(checkpoint)
   PUT_PART(catalogue)
   PUT_PART(process)
+  PUT_PART(lease)
 #undef PUT_PART
 }

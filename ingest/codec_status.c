@@ -7,7 +7,8 @@
 #include "proto/m2se.pb-c.h"
 
 const char *m2se_state_name(enum m2se_state state) {
-  static const char *const names[] = {"unknown", "starting", "running", "paused", "draining", "failed"};
+  static const char *const names[] = {"unknown",  "starting", "running", "paused",
+                                      "draining", "failed",   "standby"};
   return (unsigned)state < sizeof names / sizeof names[0] ? names[state] : names[0];
 }
 
@@ -74,6 +75,7 @@ ENCODE_PART(kafka, Kafka, KAFKA)
 ENCODE_PART(checkpoint, Checkpoint, CHECKPOINT)
 ENCODE_PART(catalogue, Catalogue, CATALOGUE)
 ENCODE_PART(process, Process, PROCESS)
+ENCODE_PART(lease, Lease, LEASE)
 
 static M2se__V1__Events *encode_events(struct encoder *encoder, const struct m2se_status_events *plain) {
   M2se__V1__Events *message = take(encoder, 1, sizeof *message);
@@ -132,7 +134,8 @@ static M2se__V1__Prequential *encode_prequential(struct encoder *encoder,
   X(kafka, Kafka, KAFKA)                                                                                     \
   X(checkpoint, Checkpoint, CHECKPOINT)                                                                      \
   X(catalogue, Catalogue, CATALOGUE)                                                                         \
-  X(process, Process, PROCESS)
+  X(process, Process, PROCESS)                                                                               \
+  X(lease, Lease, LEASE)
 
 int m2se_status_encode(const struct m2se_status *status, struct m2se_arena *arena, const void **bytes,
                        size_t *size) {

@@ -146,6 +146,13 @@
   X(uint64, failures)                                                                                        \
   X(string, last_error)
 
+#define M2SE_STATUS_LEASE(X)                                                                                 \
+  X(string, role)                                                                                            \
+  X(uint64, fence)                                                                                           \
+  X(double, seconds)                                                                                         \
+  X(double, age_seconds)                                                                                     \
+  X(double, takeover_ms)
+
 #define M2SE_STATUS_CATALOGUE(X)                                                                             \
   X(uint64, items)                                                                                           \
   X(uint64, featurised)                                                                                      \
@@ -172,7 +179,7 @@
 #define M2SE_STATUS_MEMBER(type, name) M2SE_STATUS_TYPE_##type name;
 
 /* Values of m2se.v1.State. */
-#define M2SE_STATES(X) X(UNKNOWN) X(STARTING) X(RUNNING) X(PAUSED) X(DRAINING) X(FAILED)
+#define M2SE_STATES(X) X(UNKNOWN) X(STARTING) X(RUNNING) X(PAUSED) X(DRAINING) X(FAILED) X(STANDBY)
 enum m2se_state {
 #define M2SE_STATE_ENUM(name) M2SE_STATE_##name,
   M2SE_STATES(M2SE_STATE_ENUM)
@@ -231,6 +238,9 @@ struct m2se_status_catalogue {
 struct m2se_status_process {
   M2SE_STATUS_PROCESS(M2SE_STATUS_MEMBER)
 };
+struct m2se_status_lease {
+  M2SE_STATUS_LEASE(M2SE_STATUS_MEMBER)
+};
 
 /* All pointers are the owner's when encoding, the arena's when decoded. */
 struct m2se_status {
@@ -250,6 +260,7 @@ struct m2se_status {
   struct m2se_status_checkpoint checkpoint;
   struct m2se_status_catalogue catalogue;
   struct m2se_status_process process;
+  struct m2se_status_lease lease;
 };
 
 /* Protobuf bytes, in the arena (emptied first; good until its next use). What is not UTF-8

@@ -222,6 +222,16 @@ static void add_process(struct m2sed_text *text, const struct m2se_status *statu
     add_foreign(text, checkpoint->last_error);
   }
   m2sed_text_add(text, "\n");
+  if (status->lease.role && status->lease.role[0]) {
+    label(text, "lease");
+    add_foreign(text, status->lease.role);
+    m2sed_text_add(text, ", fence %" PRIu64 "   heard of ", status->lease.fence);
+    m2sed_text_add_seconds(text, status->lease.age_seconds);
+    m2sed_text_add(text, " ago, runs out after %.0f s", status->lease.seconds);
+    if (status->lease.takeover_ms > 0)
+      m2sed_text_add(text, "   taken over within %.1f s", status->lease.takeover_ms / 1000);
+    m2sed_text_add(text, "\n");
+  }
   label(text, "process");
   m2sed_text_add_bytes_size(text, status->process.resident_bytes);
   m2sed_text_add(text, "   %.1f s of CPU   loop held up %.1f ms   Redis ", status->process.cpu_seconds,

@@ -77,7 +77,8 @@ static const char *next_name(void) {
   X(kafka, KAFKA)                                                                                            \
   X(checkpoint, CHECKPOINT)                                                                                  \
   X(catalogue, CATALOGUE)                                                                                    \
-  X(process, PROCESS)
+  X(process, PROCESS)                                                                                        \
+  X(lease, LEASE)
 SINGLE_PARTS(PART)
 PART(partition, PARTITION)
 PART(refusals, REFUSALS)
@@ -183,7 +184,7 @@ static void test_no_field_is_forgotten(void **state) {
     const ProtobufCMessageDescriptor *descriptor;
     unsigned fields;
   } messages[] = {
-      {&m2se__v1__status__descriptor, M2SE_STATUS_STATUS(ONE) + 14},
+      {&m2se__v1__status__descriptor, M2SE_STATUS_STATUS(ONE) + 15},
       {&m2se__v1__events__descriptor, M2SE_STATUS_EVENTS(ONE) + 1},
       {&m2se__v1__freshness__descriptor, M2SE_STATUS_FRESHNESS(ONE) + 2},
       {&m2se__v1__partition__descriptor, M2SE_STATUS_PARTITION(ONE)},
@@ -197,6 +198,7 @@ static void test_no_field_is_forgotten(void **state) {
       {&m2se__v1__checkpoint__descriptor, M2SE_STATUS_CHECKPOINT(ONE)},
       {&m2se__v1__catalogue__descriptor, M2SE_STATUS_CATALOGUE(ONE)},
       {&m2se__v1__process__descriptor, M2SE_STATUS_PROCESS(ONE)},
+      {&m2se__v1__lease__descriptor, M2SE_STATUS_LEASE(ONE)},
 #define ONE_METRICS(name) +1
       {&m2se__v1__prequential__descriptor, M2SE_STATUS_PREQUENTIAL(ONE_METRICS) + 2},
   };
@@ -209,7 +211,8 @@ static void test_no_field_is_forgotten(void **state) {
 /* Every state has its name and number in the .proto. */
 static void test_states(void **state) {
   (void)state;
-  static const char *const lower[] = {"unknown", "starting", "running", "paused", "draining", "failed"};
+  static const char *const lower[] = {"unknown",  "starting", "running", "paused",
+                                      "draining", "failed",   "standby"};
 #define STATE_PAIR(name) {M2SE_STATE_##name, "STATE_" #name},
   static const struct {
     int value;
