@@ -19,7 +19,7 @@ from harness.process import wait_until
 from world import timed, world
 
 LEASE_SECONDS = 4
-EVENTS, PORTIONS = 8_000 if os.environ.get("M2SED_LONG") else 3_000, 6
+EVENTS, PORTIONS = 8_000 if os.environ.get("M2SED_LONG") else 5_000, 6
 # Training slow enough that there is something left to take over.
 SETTINGS = {"standby": {"lease_seconds": LEASE_SECONDS}, "train": {"replay_ratio": 31, "batch": 256}}
 TEMPFAIL = 75
