@@ -4,6 +4,7 @@ M2SED_SOAK_SECONDS says otherwise; M2SED_SEED repeats a run's choices (the long 
 
 import contextlib
 import os
+import pathlib
 import random
 import re
 import signal
@@ -93,6 +94,18 @@ class Soak:
         with self.world.redis.client() as client:
             client.call(*words)
 
+    def wait_log(self, words, before):
+        """Until its log has them once more, or it has ended."""
+        wait_until(
+            lambda: not self.process.running() or self.process.output().count(words) > before, 60, words
+        )
+
+    def traced(self):
+        """Every thread of the daemon, or none if it has ended."""
+        tasks = pathlib.Path(f"/proc/{self.process.pid}/task").glob("*/status")
+        with contextlib.suppress(OSError):
+            return all("TracerPid:\t0\n" not in task.read_text() for task in tasks)
+
     # ---- blows: at once, whatever else is the matter ----
 
     def kill(self):
@@ -165,12 +178,21 @@ class Soak:
 
     @contextlib.contextmanager
     def disk_failing(self):
-        """As full as it is for one who can't write: strace says so to all that this process writes to the disk."""
+        """As full as it is for one who can't write: strace says so to all that this process writes to the disk, and
+        a checkpoint is asked for, which fails."""
         command = ["setpriv", "--pdeathsig", "KILL", "--", need_program("strace"), "-f", "-qq", "-o", "/dev/null"]
         command += ["-e", "trace=fsync", "-e", "inject=fsync:error=ENOSPC", "-p", str(self.process.pid)]
         process, quiet = self.process.popen, subprocess.DEVNULL
+        self.wait_log("interactions begin", 0)
         tracer = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)
         try:
+            wait_until(lambda: tracer.poll() is not None or self.traced(), 30, "strace")
+            if tracer.poll() is None:
+                failed = "checkpoint failed, the one before stays"
+                before = self.process.output().count(failed)
+                self.ask_checkpoint()
+                self.wait_log(failed, before)
+                self.count("(disk: a checkpoint failed)")
             yield
         finally:
             if tracer.poll() is not None and process.poll() is None:
