@@ -256,25 +256,45 @@ static int lower_limit(const struct m2se_json *object, const char *key, double *
   return code;
 }
 
+/* The model's own: as many positions as it has. */
+static int read_positions(const struct m2se_tokenizer *t, const char *folder, double *limit,
+                          struct m2se_error *error) {
+  struct m2se_json *root = NULL;
+  bool found = false;
+  int code = read_optional(folder, "config.json", &root, error);
+  if (code) {
+    return code;
+  }
+  code = lower_limit(root, "max_position_embeddings", limit, &found, error);
+  if (!code && !found) {
+    const struct m2se_json *text = m2se_json_get(root, "text_config");
+    code = lower_limit(text, "max_position_embeddings", limit, &found, error);
+  }
+  m2se_json_free(root);
+  if (!found && t->kind == M2SE_TOKENIZER_BPE) {
+    *limit = 77; /* what CLIP's configuration leaves out because it is the usual one */
+  }
+  return code ? m2se_error_prefix(error, code, "%s/config.json", folder) : 0;
+}
+
 /* The one place that decides how many ids a text may have (tokenizer.h has the rule). */
 static int read_max_ids(struct m2se_tokenizer *t, const char *folder, const struct m2se_json *config,
                         struct m2se_error *error) {
-  struct m2se_json *model = NULL, *sentences = NULL;
+  static const char sentences[] = "sentence_bert_config.json";
+  struct m2se_json *root = NULL;
   double limit = M2SE_TOKENIZER_IDS_MAX;
   bool found = false;
-  int code = read_optional(folder, "config.json", &model, error);
-  code = code ? code : read_optional(folder, "sentence_bert_config.json", &sentences, error);
-  code = code ? code : lower_limit(model, "max_position_embeddings", &limit, &found, error);
+  int code = read_positions(t, folder, &limit, error);
+  code = code ? code : read_optional(folder, sentences, &root, error);
+  if (!code) {
+    code = lower_limit(root, "max_seq_length", &limit, &found, error);
+    code = code ? m2se_error_prefix(error, code, "%s/%s", folder, sentences) : 0;
+  }
+  m2se_json_free(root);
   if (!code && !found) {
-    code = lower_limit(m2se_json_get(model, "text_config"), "max_position_embeddings", &limit, &found, error);
+    code = lower_limit(config, "model_max_length", &limit, &found, error);
+    code = code ? m2se_error_prefix(error, code, "%s/tokenizer_config.json", folder) : 0;
   }
-  if (!code && !found && t->kind == M2SE_TOKENIZER_BPE) {
-    limit = 77; /* what CLIP's configuration leaves out because it is the usual one */
-  }
-  code = code ? code : lower_limit(sentences, "max_seq_length", &limit, &found, error);
-  code = code || found ? code : lower_limit(config, "model_max_length", &limit, &found, error);
-  m2se_json_free(model);
-  m2se_json_free(sentences);
   t->max_ids = (uint32_t)limit;
   return code;
 }

@@ -7,6 +7,9 @@
 struct class_exception {
   uint32_t first, last, classes;
 };
+struct range {
+  uint32_t first, last;
+};
 struct lower_exception {
   uint32_t first, last;
   int32_t difference;
@@ -25,6 +28,8 @@ enum {
 #define ROWS(table) (sizeof(table) / sizeof((table)[0]))
 /* The one composed character that the reference takes apart and puts together otherwise: not at all. */
 #define NEVER_COMPOSED 0x11938u
+/* Just before the first final consonant of Hangul: libutf8proc takes it for one and drops it. */
+#define BEFORE_FINALS 0x11A7u
 
 /* ---- UTF-8 ---- */
 
@@ -177,7 +182,14 @@ size_t m2se_unicode_lower(uint32_t character, uint32_t lower[M2SE_UNICODE_LOWER_
 
 /* 0..255; 0: a starter, which nothing is moved across. */
 static uint32_t combining_class(uint32_t character) {
-  return character < 0x300 ? 0 : (uint32_t)utf8proc_get_property((int32_t)character)->combining_class;
+  uint32_t class =
+      character < 0x300 ? 0 : (uint32_t)utf8proc_get_property((int32_t)character)->combining_class;
+  for (size_t i = 0; class != 0 && i < ROWS(starter_exceptions); i++) {
+    if (character >= starter_exceptions[i].first && character <= starter_exceptions[i].last) {
+      class = 0;
+    }
+  }
+  return class;
 }
 
 size_t m2se_unicode_decompose(uint32_t character, uint32_t decomposed[M2SE_UNICODE_DECOMPOSED_MAX]) {
@@ -231,7 +243,8 @@ void m2se_unicode_order(uint32_t *characters, size_t count, uint32_t *spare) {
 /* The character that the two make, or 0. */
 static uint32_t composed(uint32_t left, uint32_t right) {
   int32_t pair[2] = {(int32_t)left, (int32_t)right};
-  if (right < 0x300 || utf8proc_normalize_utf32(pair, 2, UTF8PROC_COMPOSE | UTF8PROC_STABLE) != 1) {
+  if (right < 0x300 || right == BEFORE_FINALS ||
+      utf8proc_normalize_utf32(pair, 2, UTF8PROC_COMPOSE | UTF8PROC_STABLE) != 1) {
     return 0;
   }
   return (uint32_t)pair[0] == NEVER_COMPOSED ? 0 : (uint32_t)pair[0];

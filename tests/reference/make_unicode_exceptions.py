@@ -40,6 +40,17 @@ def reference_classes(char):
     )
 
 
+def combining_class(utf8proc, point):
+    """The second of the 16-bit numbers that its properties begin with."""
+    utf8proc.utf8proc_get_property.restype = ctypes.POINTER(ctypes.c_int16)
+    return utf8proc.utf8proc_get_property(point)[1]
+
+
+def is_moved(char):
+    """A mark of a low class passes it, or it passes one of a high class."""
+    return any(NFD.normalize_str(text) != text for text in ("a" + char + "\u0334", "a\u0345" + char))
+
+
 def ranges(pairs):
     """[(code point, value)] in order -> [(first, last, value)]"""
     merged = []
@@ -79,6 +90,12 @@ def main():
     print("static const struct lower_exception lower_exceptions[] = {")
     for first, last, value in ranges(lower):
         print(f"    {{0x{first:04X}, 0x{last:04X}, {value}}},")
+    print("};")
+    starters = [(point, 0) for point in POINTS if combining_class(utf8proc, point) and not is_moved(chr(point))]
+    print("/* First, last: starters to the reference, whatever libutf8proc says. */")
+    print("static const struct range starter_exceptions[] = {")
+    for first, last, _ in ranges(starters):
+        print(f"    {{0x{first:04X}, 0x{last:04X}}},")
     print("};")
     buffer = (ctypes.c_int32 * 32)()
     for point in POINTS:
