@@ -1,5 +1,5 @@
-/* sim [--seed N] [--schedules N] [--verbose]: runs the schedules of the seeds N, N + 1, ...
- * sim --ci: those of the seeds 1 to 100. M2SED_LONG=1: also 2,000 from a fresh seed, or from M2SED_SEED, on.
+/* sim [--seed N] [--schedules N] [--jobs N] [--verbose]: runs the schedules of the seeds N, N + 1, ...
+ * sim --ci: those of the seeds 1 to 100. M2SED_LONG=1: also 5,000 from a fresh seed, or from M2SED_SEED, on.
  */
 #include <fcntl.h>
 #include <ftw.h>
@@ -224,52 +224,122 @@ static double seconds(void) {
   return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-/* Until the count is reached or five have failed. Returns how many. */
-static int run_schedules(uint64_t first, uint64_t count, bool verbose) {
-  double begin = seconds();
-  int failures = 0;
-  uint64_t done = 0;
-  lives = kills = compared = 0;
-  while (done < count && failures < 5) {
-    uint64_t seed = first + done++;
-    const char *wrong = run_schedule(seed, verbose);
+struct job {
+  uint64_t first, count, stride;
+  bool verbose;
+};
+
+/* What the jobs have done, in shared memory. */
+static struct totals { uint64_t done, failures, lives, kills, compared; } * totals;
+
+static void begin_job(void);
+static void end_job(void);
+
+/* One process: until the count is reached or five have failed. */
+static void run_job(struct job job) {
+  begin_job();
+  for (uint64_t i = 0; i < job.count && totals->failures < 5; i += job.stride) {
+    const char *wrong = run_schedule(job.first + i, job.verbose);
+    __atomic_fetch_add(&totals->done, 1, __ATOMIC_SEQ_CST);
     if (wrong[0]) {
-      failures++;
-      report(seed, wrong);
+      __atomic_fetch_add(&totals->failures, 1, __ATOMIC_SEQ_CST);
+      report(job.first + i, wrong);
+      fflush(stdout);
     }
   }
+  __atomic_fetch_add(&totals->lives, lives, __ATOMIC_SEQ_CST);
+  __atomic_fetch_add(&totals->kills, kills, __ATOMIC_SEQ_CST);
+  __atomic_fetch_add(&totals->compared, compared, __ATOMIC_SEQ_CST);
+  end_job();
+}
+
+/* Returns whether any failed. */
+static bool run_schedules(uint64_t first, uint64_t count, uint32_t jobs, bool verbose) {
+  double begin = seconds();
+  *totals = (struct totals){0};
+  fflush(NULL);
+  for (uint32_t i = 0; i < jobs && i < count; i++) {
+    pid_t child = fork();
+    if (child == 0) {
+      run_job((struct job){first + i, count - i, jobs, verbose});
+      _exit(0);
+    }
+    if (child < 0) {
+      perror("fork");
+      exit(2);
+    }
+  }
+  bool bad = false;
+  for (int status; wait(&status) > 0;)
+    bad |= status != 0;
   double took = seconds() - begin;
-  printf("%" PRIu64 " schedules from seed %" PRIu64 " on: %d failed; %" PRIu64 " lives, %" PRIu64
+  printf("%" PRIu64 " schedules from seed %" PRIu64 " on: %" PRIu64 " failed; %" PRIu64 " lives, %" PRIu64
          " kills, %" PRIu64 " compared with the undisturbed run; %.1f s, %.0f schedules/s\n",
-         done, first, failures, lives, kills, compared, took, (double)done / took);
-  return failures;
+         totals->done, first, totals->failures, totals->lives, totals->kills, totals->compared, took,
+         (double)totals->done / took);
+  return bad || totals->failures > 0;
 }
 
 /* The short form plays the same schedules everywhere: what a fresh seed finds is for those who look for it.
  */
-static int run_ci(void) {
+static bool run_ci(uint32_t jobs) {
   const char *given = getenv("M2SED_SEED"), *longer = getenv("M2SED_LONG");
-  int failures = run_schedules(1, 100, false);
+  bool bad = run_schedules(1, 100, jobs, false);
   if (longer && strcmp(longer, "1") == 0) {
     uint64_t fresh = given ? strtoull(given, NULL, 10) : (uint64_t)(seconds() * 1000) % 1000000000000;
     printf("M2SED_SEED=%" PRIu64 "\n", fresh);
-    failures += run_schedules(fresh, 2000, false);
+    bad |= run_schedules(fresh, 5000, jobs, false);
   }
-  return failures;
+  return bad;
 }
 
-static void begin_simulation(void) {
-  setvbuf(stdout, NULL, _IOLBF, 0);
-  null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
-  sim = mmap(NULL, sizeof *sim, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (sim == MAP_FAILED || null_fd < 0) {
+static void *share(size_t size) {
+  void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) {
     perror("shared memory");
     exit(2);
   }
+  return memory;
+}
+
+static void begin_simulation(void) {
+  totals = share(sizeof *totals);
+  null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+  if (null_fd < 0) {
+    perror("/dev/null");
+    exit(2);
+  }
+}
+
+static void begin_job(void) {
+  sim = share(sizeof *sim);
   const char *scratch = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : ".";
   snprintf(folder, sizeof folder, "%s/m2sed-sim-%d", scratch, (int)getpid());
   snprintf(undisturbed_folder, sizeof undisturbed_folder, "%s/m2sed-sim-%d-undisturbed", scratch,
            (int)getpid());
+}
+
+static void end_job(void) {
+  nftw(folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+  nftw(undisturbed_folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+static bool take_arguments(int argc, char **argv, struct job *job, bool *ci) {
+  for (int i = 1; i < argc; i++) {
+    uint64_t *number = strcmp(argv[i], "--seed") == 0        ? &job->first
+                       : strcmp(argv[i], "--schedules") == 0 ? &job->count
+                       : strcmp(argv[i], "--jobs") == 0      ? &job->stride
+                                                             : NULL;
+    if (number && i + 1 < argc)
+      *number = strtoull(argv[++i], NULL, 10);
+    else if (strcmp(argv[i], "--ci") == 0)
+      *ci = true;
+    else if (strcmp(argv[i], "--verbose") == 0)
+      job->verbose = true;
+    else
+      return false;
+  }
+  return job->stride >= 1 && job->stride <= 64;
 }
 
 int main(int argc, char **argv) {
@@ -277,23 +347,14 @@ int main(int argc, char **argv) {
     setenv("OPENBLAS_NUM_THREADS", "1", 1);
     execv("/proc/self/exe", argv);
   }
-  uint64_t seed = 1, count = 100;
-  bool ci = false, verbose = false;
-  for (int i = 1; i < argc; i++) {
-    if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc)
-      seed = strtoull(argv[++i], NULL, 10);
-    else if (strcmp(argv[i], "--schedules") == 0 && i + 1 < argc)
-      count = strtoull(argv[++i], NULL, 10);
-    else if (strcmp(argv[i], "--ci") == 0)
-      ci = true;
-    else if (strcmp(argv[i], "--verbose") == 0)
-      verbose = true;
-    else
-      return fprintf(stderr, "sim [--seed N] [--schedules N] [--verbose] | --ci\n"), 2;
+  struct job job = {.first = 1, .count = 100, .stride = 1};
+  bool ci = false;
+  if (!take_arguments(argc, argv, &job, &ci)) {
+    fprintf(stderr, "sim [--seed N] [--schedules N] [--jobs N] [--verbose] | --ci [--jobs N]\n");
+    return 2;
   }
   begin_simulation();
-  int failures = ci ? run_ci() : run_schedules(seed, count, verbose);
-  nftw(folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
-  nftw(undisturbed_folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
-  return failures != 0;
+  bool bad = ci ? run_ci((uint32_t)job.stride)
+                : run_schedules(job.first, job.count, (uint32_t)job.stride, job.verbose);
+  return bad;
 }
