@@ -14,6 +14,7 @@
 
 enum {
   ASK_MS_MAX = 500, /* while another one holds it */
+  TICK_MS = 100,    /* of m2sed_standby_tick */
   SILENCE_MS = 3000
 };
 
@@ -23,6 +24,7 @@ struct m2sed_standby {
   int64_t heard_ms;          /* the newest answer; 0: none */
   int64_t others_renewed_ms; /* when the one before last did, as far as we know; 0: there was none */
   int64_t takeover_ms;       /* 0: not yet */
+  uint32_t unanswered_ticks; /* in a row, with a question open */
   bool expelled, closing, closed;
 };
 
@@ -139,6 +141,15 @@ static void look_for_work(struct m2sed_loop *loop) {
             M2SED_I("takeover_ms", standby->takeover_ms));
 }
 
+/* Redis may only be away from here: then another daemon is active by now, and must not wait for the
+ * partitions that we hold. Ticks are counted, not time: a loop that was held up has answers to read first. */
+static void end_if_cut_off(struct m2sed_loop *loop) {
+  struct m2sed_standby *standby = loop->standby;
+  standby->unanswered_ticks = m2se_lease_idle(standby->lease) ? 0 : standby->unanswered_ticks + 1;
+  if (loop->fence && (int64_t)standby->unanswered_ticks * TICK_MS > 3 * standby->lease_ms)
+    m2sed_loop_fenced(loop, "Redis has not answered for three times standby.lease_seconds");
+}
+
 void m2sed_standby_status(const struct m2sed_loop *loop, struct m2se_status_lease *status) {
   const struct m2sed_standby *standby = loop->standby;
   if (!standby)
@@ -163,6 +174,7 @@ void m2sed_standby_tick(struct m2sed_loop *loop) {
   if (!standby || standby->closing)
     return;
   look_for_work(loop);
+  end_if_cut_off(loop);
   int64_t every_ms = standby->lease_ms / 3;
   if (!loop->fence && every_ms > ASK_MS_MAX)
     every_ms = ASK_MS_MAX;

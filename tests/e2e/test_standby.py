@@ -19,7 +19,8 @@ from harness.process import wait_until
 from world import timed, world
 
 LEASE_SECONDS = 4
-EVENTS, PORTIONS = 8_000 if os.environ.get("M2SED_LONG") else 5_000, 6
+LONG = bool(os.environ.get("M2SED_LONG"))
+EVENTS, PORTIONS = 8_000 if LONG else 5_000, 6
 # Training slow enough that there is something left to take over.
 SETTINGS = {"standby": {"lease_seconds": LEASE_SECONDS}, "train": {"replay_ratio": 31, "batch": 256}}
 TEMPFAIL = 75
@@ -161,6 +162,17 @@ def check_redis_lost(pair):
     assert pair.active.process.running()
 
 
+def check_cut_off(pair):
+    """Redis hangs for longer than the active one waits: it ends, and whoever hears of Redis first goes on."""
+    since = time.monotonic()
+    pair.made.redis.signal(signal.SIGSTOP)
+    assert pair.active.process.wait(3 * LEASE_SECONDS + 5) == TEMPFAIL
+    assert get(pair.other, "readyz") == (503, "standby\nRedis does not answer\n")
+    pair.made.redis.signal(signal.SIGCONT)
+    pair.wait_taken_over(since)
+    pair.start_standby()
+
+
 def check_told_to_end(pair):
     """The lease is given back: nobody waits until it runs out."""
     pair.let_learn()
@@ -187,6 +199,9 @@ def main():
             check_stopped(pair, watch)
         with timed("Redis restarted, empty"):
             check_redis_lost(pair)
+        if LONG:
+            with timed("Redis hangs"):
+                check_cut_off(pair)
         with timed("SIGTERM"):
             check_told_to_end(pair)
         with timed("the rest"):
