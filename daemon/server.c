@@ -9,17 +9,14 @@
 #include <time.h>
 
 #include "daemon/batcher.h"
-#include "daemon/evaluate.h"
+#include "daemon/server_judge.h"
 #include "daemon/server_recommend.h"
 #include "daemon/server_tables.h"
 #include "daemon/server_waiting.h"
 
 enum {
-  USERS = M2SED_JUDGED_MAX,
+  USERS = 64, /* at a time */
   OUTPUT_CAPACITY = 128,
-  /* So many users wait: the evaluation is left out. It costs several times what the vector does, and as the
-   * queue settles just there when the processors are short, it bounds how long a vector waits. */
-  BUSY_USERS = 8,
   /* So many batches of users in a row go before a block of items. */
   USERS_FIRST = 8,
   /* While readers have an epoch, encoding the next one takes at most one part in so many of the time: each
@@ -41,7 +38,7 @@ struct m2sed_server {
   struct m2sed_table tables[2];
   struct m2sed_table *current, *next; /* the two tables; one without a copy is not in use */
   uint64_t next_epoch;
-  struct m2sed_evaluation *evaluation; /* NULL: off */
+  struct m2sed_judge *judge; /* NULL: off */
   struct m2sed_recommender recommender;
   bool catalogue_told; /* before, an epoch would lack most items */
   bool stopping;
@@ -159,6 +156,8 @@ static bool begin_epoch(struct m2sed_server *server) {
 
 static void finish_epoch(struct m2sed_server *server, uint64_t epoch) {
   assert(server->next->copy != NULL && server->next->announced && server->next->epoch == epoch);
+  while (server->judge != NULL && m2sed_judge_work(server->judge, server->current, &server->view)) {
+  }
   struct m2sed_table *before = server->current;
   if (before->copy != NULL) {
     m2sed_exchange_give(server->exchange->idle, before->copy);
@@ -268,7 +267,7 @@ static void answer_user(struct m2sed_server *server, const struct m2sed_serve_me
     user->vector = answer->count > 0;
   }
   answer->prequential =
-      server->evaluation != NULL ? *m2sed_evaluation_sums(server->evaluation) : (struct m2sed_prequential){0};
+      server->judge != NULL ? *m2sed_judge_sums(server->judge) : (struct m2sed_prequential){0};
   m2sed_ring_publish(server->output);
 }
 
@@ -285,46 +284,25 @@ static void answer_users(struct m2sed_server *server, uint32_t users) {
   }
 }
 
-/* After the answers, so that nobody waits for it. Under load it is the first thing to go. */
-static void evaluate_users(struct m2sed_server *server, uint32_t users, bool busy) {
-  struct m2sed_judged_event events[USERS];
-  const struct m2sed_table *current = server->current;
-  uint32_t count = 0, rows = 0;
+static void judge_users(struct m2sed_server *server, uint32_t users) {
   for (uint32_t i = 0; i < users; i++) {
     const struct m2sed_serve_message *message = m2sed_ring_peek(server->input, i);
-    if (!message->evaluate) {
-      continue;
-    }
-    assert(message->target < server->view.items_max);
-    struct m2sed_judged_event *event = &events[count++];
-    *event = (struct m2sed_judged_event){
-        .target = message->target, .context_count = message->context_count, .context = message->context};
-    if (current->copy == NULL || !known(server, message->target) || message->context_count == 0) {
-      continue;
-    }
-    if (busy) {
+    if (message->evaluate && m2sed_judge_add(server->judge, server->current, &server->view, message)) {
       atomic_fetch_add_explicit(&server->evaluations_skipped, 1, memory_order_relaxed);
-    } else if (pack_sequence(server, rows, message->context, message->context_count) > 0) {
-      event->user = server->vectors + (size_t)rows++ * server->view.dim;
     }
   }
-  encode_sequences(server, rows);
-  m2sed_evaluation_judge(server->evaluation, events, count, current->vectors, current->encoded,
-                         server->view.slots);
 }
 
 static void serve_users(struct m2sed_server *server) {
   const struct m2sed_serve_message *message;
   uint32_t users = 0;
-  uint32_t waiting = m2sed_ring_used(server->input);
-  bool busy = waiting > BUSY_USERS;
   while (users < USERS && (message = m2sed_ring_peek(server->input, users)) != NULL &&
          message->kind == M2SED_SERVE_USER) {
     users++;
   }
   answer_users(server, users);
-  if (server->evaluation != NULL) {
-    evaluate_users(server, users, busy);
+  if (server->judge != NULL) {
+    judge_users(server, users);
   }
   for (uint32_t i = 0; i < users; i++) {
     m2sed_waiting_release(&server->waiting, server->input);
@@ -377,8 +355,8 @@ static bool work_on_input(struct m2sed_server *server) {
   return true;
 }
 
-/* At most one batch of users, one block of items and one slice of a recommendation, so that none keeps the
- * others waiting for long. */
+/* At most one batch of users, one block of items, one slice of a recommendation and a few evaluations, so
+ * that none keeps the others waiting for long. */
 static bool work(struct m2sed_server *server) {
   bool began = begin_epoch(server);
   bool took = work_on_input(server);
@@ -386,7 +364,9 @@ static bool work(struct m2sed_server *server) {
     return true;
   }
   bool encoded = work_on_items(server), ranked = work_on_recommendations(server);
-  return began || took || encoded || ranked;
+  bool judged = server->judge != NULL && m2sed_ring_used(server->input) == 0 &&
+                m2sed_judge_work(server->judge, server->current, &server->view);
+  return began || took || encoded || ranked || judged;
 }
 
 static void *server_main(void *arg) {
@@ -444,8 +424,7 @@ static int allocate(struct m2sed_server *server, const struct m2se_config *confi
     return m2se_error_set(error, M2SE_ENOMEM, "serving %u items, %u requests", settings->items_max,
                           settings->ring_capacity);
   }
-  return settings->evaluate ? m2sed_evaluation_new(&server->evaluation, settings->items_max, view->dim, error)
-                            : 0;
+  return settings->evaluate ? m2sed_judge_new(&server->judge, view, error) : 0;
 }
 
 static int settings_check(const struct m2sed_serve_settings *settings, const struct m2se_config *config,
@@ -557,7 +536,7 @@ void m2sed_server_free(struct m2sed_server *server) {
   m2se_server_free(server->view.encoder);
   m2sed_table_deinit(&server->tables[0]);
   m2sed_table_deinit(&server->tables[1]);
-  m2sed_evaluation_free(server->evaluation);
+  m2sed_judge_free(server->judge);
   m2sed_recommender_deinit(&server->recommender);
   m2sed_ring_free(server->input);
   m2sed_ring_free(server->output);

@@ -43,7 +43,7 @@ int m2sed_server_start(struct m2sed_server *server, struct m2se_error *error);
 /* Waits for the end of the thread: at once after M2SED_SERVED_STOPPED. Not started: returns. */
 void m2sed_server_join(struct m2sed_server *server);
 void m2sed_server_free(struct m2sed_server *server); /* after join; NULL is allowed */
-/* Evaluations left out because the ring was more than half full. Any thread. */
+/* Evaluations left out because users kept waiting. Any thread. */
 uint64_t m2sed_server_evaluations_skipped(const struct m2sed_server *server);
 
 /* What the answers mean, beyond messages.h:

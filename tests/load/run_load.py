@@ -29,6 +29,7 @@ USERS, ITEMS, DIM, PARTITIONS = 100_000, 10_000, 384, 4
 WARM_UP = 3000
 SAMPLE = 64
 PAUSE_SECONDS = 0.003
+RING = 8192  # M2SED_TRAINER_RING: while the backlog has less than twice that left, consumption slows down
 EVALUATIONS = (("made", "events"), ("left_out", "skipped"))
 
 
@@ -241,7 +242,9 @@ def outcomes(status):
 
 
 def live(shop, wanted, arguments):
-    daemon = shop.config("live", 0)
+    # What a burst brings waits in the backlog, so that it must hold all of it.
+    waiting = max(50_000, 2 * RING + arguments.burst * arguments.seconds) if "burst" in wanted else 50_000
+    daemon = shop.config("live", 0, {"backlog": waiting})
     path, _ = shop.events(WARM_UP)
     shop.ctl("produce", "interactions", path, "--now", "--quiet")
     daemon.argv.append("--init-if-empty")
@@ -258,7 +261,8 @@ def backfill(shop, arguments):
     """The whole log from its beginning, every event trained once; beside it, what the model alone can do."""
     count = arguments.events
     path, _ = shop.events(count)
-    daemon = shop.config("backfill", 1)
+    # Every event once, and all processors: nobody reads meanwhile.
+    daemon = shop.config("backfill", 1, {"threads": 2, "nice": 0, "replay_ratio": 0})
     shop.ctl("produce", "interactions", path, "--quiet")
     daemon.argv += ["--until-end", "--init-if-empty"]
     begin, most_rss = time.monotonic(), 0

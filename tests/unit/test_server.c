@@ -183,6 +183,13 @@ static void test_many_users(void **unused) {
 
 /* ---- the evaluation ---- */
 
+/* The sums come with the answers, and the evaluation when nobody waits for one. */
+static void ask_for_sums(struct server_rig *rig, uint64_t events) {
+  for (uint32_t i = 0; i < 500 && rig->sums.events != events; i++) {
+    ASK(rig, 1);
+  }
+}
+
 static double rank_of(const double *scores, const bool *candidate, uint32_t target) {
   double rank = 1;
   for (uint32_t slot = 0; slot < SLOTS; slot++) {
@@ -258,11 +265,11 @@ static void test_evaluation(void **unused) {
     server_rig_send(&rig, &message);
     add_event(&rig, &message, counts, &expected);
     counts[message.target]++;
-    if (n % 4 == 3) { /* never more than a few together: the evaluation is not left out */
+    if (n % 4 == 3) { /* never more than fit into its queue: the evaluation is not left out */
       RIG_WAIT_UNTIL(server_rig_pump(&rig), rig.answer_count == rig.asked)
     }
   }
-  ASK(&rig, 1); /* comes with the sums of all before */
+  ask_for_sums(&rig, expected.events);
   assert_true(m2sed_server_evaluations_skipped(rig.server) == 0);
   assert_true(expected.events > 250);
   assert_true(rig.sums.events == expected.events);
@@ -302,8 +309,8 @@ static void test_evaluation_under_load(void **unused) {
     server_rig_send(&rig, &message);
   }
   RIG_WAIT_UNTIL(server_rig_pump(&rig), rig.answer_count == rig.asked)
-  ASK(&rig, 1);
-  assert_true(rig.sums.events + m2sed_server_evaluations_skipped(rig.server) == rig.asked - 1);
+  ask_for_sums(&rig, sent - m2sed_server_evaluations_skipped(rig.server));
+  assert_true(rig.sums.events + m2sed_server_evaluations_skipped(rig.server) == sent);
   server_rig_stop(&rig);
   server_rig_close(&rig);
 }
