@@ -8,7 +8,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-int m2sed_lock_take(struct m2sed_lock *lock, const char *directory, struct m2se_error *error) {
+int m2sed_lock_take(struct m2sed_lock *lock, const char *directory, bool shared, struct m2se_error *error) {
   char path[4096];
   lock->fd = -1;
   if (snprintf(path, sizeof path, "%s/lock", directory) >= (int)sizeof path) {
@@ -20,7 +20,7 @@ int m2sed_lock_take(struct m2sed_lock *lock, const char *directory, struct m2se_
   }
   /* flock, because it belongs to the open file: fcntl locks vanish when any descriptor of the file is closed.
    */
-  if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+  if (flock(fd, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {
     int reason = errno;
     char pid[32] = "";
     ssize_t n = pread(fd, pid, sizeof pid - 1, 0);
@@ -34,7 +34,7 @@ int m2sed_lock_take(struct m2sed_lock *lock, const char *directory, struct m2se_
     return m2se_error_set(error, M2SE_EIO, "%s: flock: %s", path, strerror(reason));
   }
   char text[32];
-  int length = snprintf(text, sizeof text, "%ld\n", (long)getpid());
+  int length = shared ? 0 : snprintf(text, sizeof text, "%ld\n", (long)getpid());
   if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)length, 0) != length) {
     int reason = errno;
     close(fd);

@@ -38,8 +38,8 @@ struct m2sed_loop_summary { /* for people, after --until-end */
 
 /* Runs until it is told to stop (SIGTERM, SIGINT), has come to the end, or fails. 0: stopped in order, the
  * last checkpoint written; 1: told twice, or not the active daemon any more: nothing more was done, the
- * process should end at once; negative: error says why. The checkpoint folder is locked (unless there is a
- * lease) and BLAS is checked before. */
+ * process should end at once; negative: error says why. The checkpoint folder is locked and BLAS is checked
+ * before. */
 int m2sed_loop_run(const struct m2sed_loop_options *options, struct m2sed_loop_summary *summary,
                    struct m2se_error *error);
 

@@ -189,6 +189,16 @@ void m2sed_standby_tick(struct m2sed_loop *loop) {
     m2se_lease_ask(standby->lease, newest.number);
 }
 
+void m2sed_standby_renew(struct m2sed_loop *loop) {
+  enum { TURNS_MAX = 5 };
+  if (!loop->standby)
+    return;
+  loop->standby->asked_ms = loop->now_ms;
+  m2se_lease_ask(loop->standby->lease, loop->fence);
+  for (int i = 0; i < TURNS_MAX && !m2se_lease_idle(loop->standby->lease) && !loop->stop_at_once; i++)
+    uv_run(m2sed_loop_uv(loop), UV_RUN_ONCE);
+}
+
 const char *m2sed_standby_connection_name(const struct m2sed_loop *loop) {
   return loop->standby ? m2se_lease_connection_name(loop->standby->lease) : NULL;
 }

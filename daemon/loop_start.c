@@ -210,9 +210,8 @@ static void turn_for(struct m2sed_loop *loop, uint64_t ms) {
 /* Asks until there is an answer, it is time to give up, or somebody wants us to stop. */
 static int ask_ends(struct m2sed_loop *loop, const char *topic, struct m2se_kafka_end *ends,
                     struct m2se_error *error) {
-  if (loop->standby) /* a chance to renew the lease */
-    turn_for(loop, 50);
   for (int asked = 1;; asked++) {
+    m2sed_standby_renew(loop);
     int code = m2se_kafka_query_ends(loop->kafka, topic, ends, PARTITIONS_MAX, QUERY_MS, error);
     if (code != M2SE_EIO || (loop->options.until_end && asked == END_QUERIES_MAX))
       return code;

@@ -184,6 +184,8 @@ void m2sed_loop_free_parts(struct m2sed_loop *loop); /* what start made; threads
  * (phase STANDBY). Without the setting: nothing to wait for. */
 int m2sed_standby_wait(struct m2sed_loop *loop, struct m2se_error *error);
 void m2sed_standby_tick(struct m2sed_loop *loop); /* every 100 ms: renews it */
+/* Before something that blocks: with a full lease, if Redis answers within some turns. */
+void m2sed_standby_renew(struct m2sed_loop *loop);
 /* For the connection to Redis; NULL and nothing without a lease. */
 const char *m2sed_standby_connection_name(const struct m2sed_loop *loop);
 void m2sed_standby_add_guard(struct m2sed_loop *loop);

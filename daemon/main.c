@@ -183,9 +183,9 @@ static int run(const struct options *options, struct m2sed_config *config, struc
   if (!code && options->embedded)
     code = m2sed_folder_make(config->daemon_state_dir, error);
   struct m2sed_lock lock = {.fd = -1};
-  /* A process that hangs would keep the lock; with a standby the lease stands for it. */
-  if (!code && !config->standby_lease_seconds)
-    code = m2sed_lock_take(&lock, config->checkpoint_dir, error);
+  /* A process that hangs keeps the lock; those with a lease share it. */
+  if (!code)
+    code = m2sed_lock_take(&lock, config->checkpoint_dir, config->standby_lease_seconds > 0, error);
   if (code)
     return code;
   code = run_locked(options, config, log, error);

@@ -36,7 +36,7 @@ int m2sed_ctl_rollback(struct m2sed_ctl *ctl) {
         digits);
   struct m2sed_lock lock;
   struct m2se_error error = {0};
-  if (m2sed_lock_take(&lock, dir, &error))
+  if (m2sed_lock_take(&lock, dir, false, &error))
     return m2sed_ctl_fail(EX_UNAVAILABLE, "%s; stop the daemon first", error.text);
   int status = roll_back(dir, strtoull(digits, NULL, 10));
   m2sed_lock_release(&lock);

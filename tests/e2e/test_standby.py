@@ -18,7 +18,7 @@ from daemon import Daemon
 from harness.process import wait_until
 from world import timed, world
 
-LEASE_SECONDS = 4
+LEASE_SECONDS = 5
 LONG = bool(os.environ.get("M2SED_LONG"))
 EVENTS, PORTIONS = 8_000 if LONG else 5_000, 6
 # Training slow enough that there is something left to take over.
@@ -122,6 +122,14 @@ class Pair:
         return json.loads(get(self.active, "status")[1])["lease"]
 
 
+def check_without_lease(pair):
+    """Who does not share the lease does not get the folder."""
+    other = Daemon(pair.made.folder / "three", pair.made.kafka, pair.made.redis, 0)
+    other.configure({"checkpoint": {"dir": str(pair.active.checkpoints)}})
+    other.start()
+    assert other.process.wait(20) not in (0, -signal.SIGKILL) and "lock" in other.process.output()
+
+
 def check_kill(pair):
     pair.let_learn()
     pair.active.process.kill()
@@ -191,8 +199,9 @@ def main():
     with world(EVENTS, 2, portions=PORTIONS) as made:
         pair, watch = Pair(made), Watch(made.redis.port)
         pair.active.start("--init-if-empty")
-        wait_for(pair.active, "the lease is ours")
+        wait_for(pair.active, "interactions begin")
         pair.start_standby()
+        check_without_lease(pair)
         with timed("kill -9"):
             check_kill(pair)
         with timed("SIGSTOP, later SIGCONT"):
