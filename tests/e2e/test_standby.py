@@ -20,7 +20,7 @@ from world import timed, world
 
 LEASE_SECONDS = 5
 LONG = bool(os.environ.get("M2SED_LONG"))
-EVENTS, PORTIONS = 8_000 if LONG else 5_000, 6
+EVENTS, PORTIONS = 8_000 if LONG else 3_500, 6
 # Training slow enough that there is something left to take over.
 SETTINGS = {"standby": {"lease_seconds": LEASE_SECONDS}, "train": {"replay_ratio": 31, "batch": 256}}
 TEMPFAIL = 75
