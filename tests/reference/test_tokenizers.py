@@ -17,7 +17,7 @@ import minilm
 import tokenizer_cases
 
 COUNT = 100_000
-BATCH = 20_000
+BATCH = 4_000  # what both sides answer takes a few hundred MB otherwise
 
 
 def ours(folder, texts):
@@ -29,13 +29,14 @@ def ours(folder, texts):
 
 
 class Tokenizers(unittest.TestCase):
-    def compare(self, folder, reference, texts):
+    def compare(self, folder, reference, texts, with_tokens=False):
         for begin in range(0, len(texts), BATCH):
             part = texts[begin : begin + BATCH]
             answers = ours(folder, part)
             self.assertEqual(len(answers), len(part))
             for text, expected, answer in zip(part, reference.encode_batch(part), answers, strict=True):
-                if answer.get("ids") != expected.ids or answer["tokens"] != expected.tokens[1:-1]:
+                same = answer.get("ids") == expected.ids
+                if not same or (with_tokens and answer["tokens"] != expected.tokens[1:-1]):
                     self.fail(f"{text!r}: {answer}, expected {expected.tokens} {expected.ids}")
 
     def models(self):
@@ -57,6 +58,7 @@ class Tokenizers(unittest.TestCase):
         for number, (name, folder, reference) in enumerate(self.models()):
             with self.subTest(model=name):
                 count = COUNT if name in ("bert-uncased", "clip") else COUNT // 5
+                self.compare(folder, reference, tokenizer_cases.HARD, with_tokens=True)
                 self.compare(folder, reference, tokenizer_cases.random_strings(number, count))
 
     def test_real_vocabulary(self):
@@ -67,7 +69,7 @@ class Tokenizers(unittest.TestCase):
         reference.no_padding()
         reference.no_truncation()
         self.assertEqual(reference.encode("hello world").ids, [101, 7592, 2088, 102])
-        self.compare(folder, reference, tokenizer_cases.HARD)
+        self.compare(folder, reference, tokenizer_cases.HARD, with_tokens=True)
         self.compare(folder, reference, tokenizer_cases.random_strings(99, COUNT))
 
 
