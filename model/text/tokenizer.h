@@ -52,7 +52,7 @@ size_t m2se_tokenizer_bytes(const struct m2se_tokenizer *tokenizer);
  * borrowed from the tokenizer. NULL: no token has this id. */
 const char *m2se_tokenizer_token(const struct m2se_tokenizer *tokenizer, uint32_t id, size_t *size);
 
-/* What encoding needs: 7.9 MiB, of which a short text touches a few pages, for one thread at a time and any
+/* What encoding needs: 7.5 MiB, of which a short text touches a few pages, for one thread at a time and any
  * tokenizer. NULL: no memory. */
 struct m2se_tokenizer_scratch;
 struct m2se_tokenizer_scratch *m2se_tokenizer_scratch_new(void);

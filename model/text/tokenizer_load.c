@@ -35,34 +35,40 @@ static int find_token(const struct m2se_tokenizer *t, const char *token, uint32_
              : m2se_error_set(error, M2SE_EMISSING, "the vocabulary lacks \"%.40s\"", token);
 }
 
-/* A token that is looked for in texts: as they come, or in what the normaliser makes of them. */
-static int add_token(struct m2se_tokenizer *t, struct m2se_tokenizer_scratch *scratch, const char *token,
-                     size_t size, uint32_t id, bool normalized, struct m2se_error *error) {
+/* A token that is looked for in what the normaliser makes of a text: it is normalised itself. */
+static int add_normalized(struct m2se_tokenizer *t, const char *token, size_t size, uint32_t id) {
+  struct m2se_tokenizer_scratch *scratch = m2se_tokenizer_scratch_new();
+  char *bytes = malloc(4 * M2SE_CHARACTERS_MAX);
+  size_t length = 0;
+  int code = scratch && bytes ? 0 : M2SE_ENOMEM;
+  if (!code) {
+    size_t count = t->kind == M2SE_TOKENIZER_BPE ? m2se_bpe_normalize(scratch, token, size)
+                                                 : m2se_wordpiece_normalize(t, scratch, token, size);
+    for (size_t i = 0; i < count; i++) {
+      length += m2se_unicode_encode(scratch->characters[i], bytes + length);
+    }
+  }
+  if (!code && length > 0) {
+    code = m2se_trie_add(&t->added_normal, bytes, length, id);
+  }
+  free(bytes);
+  m2se_tokenizer_scratch_free(scratch);
+  return code;
+}
+
+/* A token that is looked for in texts: as they come, or normalised. */
+static int add_token(struct m2se_tokenizer *t, const char *token, size_t size, uint32_t id, bool normalized,
+                     struct m2se_error *error) {
   int code = m2se_tokens_name(t, token, size, id, error);
   if (code || size == 0) {
     return code;
   }
-  if (!normalized) {
-    code = m2se_trie_add(&t->added_raw, token, size, id);
-    return code ? m2se_error_set(error, code, "no room for the added token \"%.40s\"", token) : 0;
-  }
-  size_t count = t->kind == M2SE_TOKENIZER_BPE ? m2se_bpe_normalize(scratch, token, size)
-                                               : m2se_wordpiece_normalize(t, scratch, token, size);
-  char *bytes = malloc(4 * count + 1);
-  if (!bytes) {
-    return m2se_error_set(error, M2SE_ENOMEM, "no memory for the added token \"%.40s\"", token);
-  }
-  size_t length = 0;
-  for (size_t i = 0; i < count; i++) {
-    length += m2se_unicode_encode(scratch->characters[i], bytes + length);
-  }
-  code = length > 0 ? m2se_trie_add(&t->added_normal, bytes, length, id) : 0;
-  free(bytes);
+  code = normalized ? add_normalized(t, token, size, id) : m2se_trie_add(&t->added_raw, token, size, id);
   return code ? m2se_error_set(error, code, "no room for the added token \"%.40s\"", token) : 0;
 }
 
-static int read_added_token(struct m2se_tokenizer *t, struct m2se_tokenizer_scratch *scratch,
-                            const struct m2se_json *entry, struct m2se_error *error) {
+static int read_added_token(struct m2se_tokenizer *t, const struct m2se_json *entry,
+                            struct m2se_error *error) {
   static const char *const unsupported[] = {"single_word", "lstrip", "rstrip"};
   const char *content = NULL;
   size_t size = 0;
@@ -78,15 +84,15 @@ static int read_added_token(struct m2se_tokenizer *t, struct m2se_tokenizer_scra
     }
   }
   id = id < UINT32_MAX ? id : UINT32_MAX - 1; /* refused as too large */
-  return code ? code : add_token(t, scratch, content, size, (uint32_t)id, normalized, error);
+  return code ? code : add_token(t, content, size, (uint32_t)id, normalized, error);
 }
 
-static int read_added_tokens(struct m2se_tokenizer *t, struct m2se_tokenizer_scratch *scratch,
-                             const struct m2se_json *list, struct m2se_error *error) {
+static int read_added_tokens(struct m2se_tokenizer *t, const struct m2se_json *list,
+                             struct m2se_error *error) {
   size_t count = 0;
   int code = list ? m2se_json_as_array(list, "added_tokens", &count, error) : 0;
   for (size_t i = 0; i < count && !code; i++) {
-    code = read_added_token(t, scratch, m2se_json_at(list, i), error);
+    code = read_added_token(t, m2se_json_at(list, i), error);
     code = code ? m2se_error_prefix(error, code, "added_tokens[%zu]", i) : 0;
   }
   return code;
@@ -135,8 +141,8 @@ static int read_bpe(struct m2se_tokenizer *t, const struct m2se_json *root, stru
   return code;
 }
 
-static int read_tokenizer_json(struct m2se_tokenizer *t, struct m2se_tokenizer_scratch *scratch,
-                               const struct m2se_json *root, struct m2se_error *error) {
+static int read_tokenizer_json(struct m2se_tokenizer *t, const struct m2se_json *root,
+                               struct m2se_error *error) {
   const char *type = NULL;
   int code = m2se_json_as_string(m2se_json_get(m2se_json_get(root, "model"), "type"), "model.type", &type,
                                  NULL, error);
@@ -153,7 +159,7 @@ static int read_tokenizer_json(struct m2se_tokenizer *t, struct m2se_tokenizer_s
     code =
         m2se_error_set(error, M2SE_ERANGE, "model.type \"%.40s\", neither \"WordPiece\" nor \"BPE\"", type);
   }
-  code = code ? code : read_added_tokens(t, scratch, m2se_json_get(root, "added_tokens"), error);
+  code = code ? code : read_added_tokens(t, m2se_json_get(root, "added_tokens"), error);
   return code ? code : m2se_read_first_and_last(t, m2se_json_get(root, "post_processor"), error);
 }
 
@@ -179,9 +185,8 @@ struct special {
   uint32_t *id; /* NULL: may be missing, and is looked for all the same */
 };
 
-static int read_specials(struct m2se_tokenizer *t, struct m2se_tokenizer_scratch *scratch,
-                         const struct m2se_json *config, const struct special *specials, size_t count,
-                         struct m2se_error *error) {
+static int read_specials(struct m2se_tokenizer *t, const struct m2se_json *config,
+                         const struct special *specials, size_t count, struct m2se_error *error) {
   int code = 0;
   for (size_t i = 0; i < count && !code; i++) {
     const char *token = specials[i].token;
@@ -193,7 +198,7 @@ static int read_specials(struct m2se_tokenizer *t, struct m2se_tokenizer_scratch
       continue;
     }
     code = code ? code : find_token(t, token, &id, error);
-    code = code ? code : add_token(t, scratch, token, strlen(token), id, normalized, error);
+    code = code ? code : add_token(t, token, strlen(token), id, normalized, error);
     if (!code && specials[i].id) {
       *specials[i].id = id;
     }
@@ -201,8 +206,8 @@ static int read_specials(struct m2se_tokenizer *t, struct m2se_tokenizer_scratch
   return code;
 }
 
-static int read_vocab_txt(struct m2se_tokenizer *t, struct m2se_tokenizer_scratch *scratch,
-                          const char *folder, const struct m2se_json *config, struct m2se_error *error) {
+static int read_vocab_txt(struct m2se_tokenizer *t, const char *folder, const struct m2se_json *config,
+                          struct m2se_error *error) {
   const struct special specials[] = {{"unk_token", "[UNK]", &t->unknown_id},
                                      {"sep_token", "[SEP]", &t->last_id},
                                      {"pad_token", "[PAD]", NULL},
@@ -216,11 +221,11 @@ static int read_vocab_txt(struct m2se_tokenizer *t, struct m2se_tokenizer_scratc
   t->strip_accents = t->lower;
   code = code ? code : m2se_read_bool(config, "strip_accents", &t->strip_accents, error);
   code = code ? code : m2se_read_bool(config, "tokenize_chinese_chars", &t->chinese, error);
-  return code ? code : read_specials(t, scratch, config, specials, 5, error);
+  return code ? code : read_specials(t, config, specials, 5, error);
 }
 
-static int read_vocab_json(struct m2se_tokenizer *t, struct m2se_tokenizer_scratch *scratch,
-                           const char *folder, const struct m2se_json *config, struct m2se_error *error) {
+static int read_vocab_json(struct m2se_tokenizer *t, const char *folder, const struct m2se_json *config,
+                           struct m2se_error *error) {
   const struct special specials[] = {{"unk_token", "<|endoftext|>", &t->unknown_id},
                                      {"bos_token", "<|startoftext|>", &t->first_id},
                                      {"eos_token", "<|endoftext|>", &t->last_id}};
@@ -234,7 +239,7 @@ static int read_vocab_json(struct m2se_tokenizer *t, struct m2se_tokenizer_scrat
   }
   m2se_json_free(vocabulary);
   code = code ? code : m2se_merges_read_lines(t, folder, error);
-  return code ? code : read_specials(t, scratch, config, specials, 3, error);
+  return code ? code : read_specials(t, config, specials, 3, error);
 }
 
 /* ---- The folder ---- */
@@ -299,19 +304,18 @@ static int read_max_ids(struct m2se_tokenizer *t, const char *folder, const stru
   return code;
 }
 
-static int read_folder(struct m2se_tokenizer *t, struct m2se_tokenizer_scratch *scratch, const char *folder,
-                       struct m2se_error *error) {
+static int read_folder(struct m2se_tokenizer *t, const char *folder, struct m2se_error *error) {
   struct m2se_json *config = NULL, *root = NULL;
   struct m2se_error reason = {0};
   int code = read_optional(folder, "tokenizer_config.json", &config, error);
   code = code ? code : read_optional(folder, "tokenizer.json", &root, error);
   if (!code && root) {
-    code = read_tokenizer_json(t, scratch, root, error);
+    code = read_tokenizer_json(t, root, error);
     code = code ? m2se_error_prefix(error, code, "%s/tokenizer.json", folder) : 0;
   } else if (!code) {
-    code = read_vocab_txt(t, scratch, folder, config, &reason);
+    code = read_vocab_txt(t, folder, config, &reason);
     if (code == M2SE_EMISSING && t->ids == 0) {
-      code = read_vocab_json(t, scratch, folder, config, &reason);
+      code = read_vocab_json(t, folder, config, &reason);
     }
     if (code == M2SE_EMISSING && t->ids == 0) {
       code = m2se_error_set(
@@ -328,16 +332,12 @@ static int read_folder(struct m2se_tokenizer *t, struct m2se_tokenizer_scratch *
 
 int m2se_tokenizer_load(struct m2se_tokenizer **tokenizer, const char *folder, struct m2se_error *error) {
   struct m2se_tokenizer *t = calloc(1, sizeof(*t));
-  struct m2se_tokenizer_scratch *scratch = m2se_tokenizer_scratch_new();
   *tokenizer = NULL;
-  int code = 0;
-  if (!t || !scratch) {
-    code = m2se_error_set(error, M2SE_ENOMEM, "no memory for a tokenizer");
-  } else {
-    t->unknown_id = M2SE_TRIE_NONE;
-    code = read_folder(t, scratch, folder, error);
+  if (!t) {
+    return m2se_error_set(error, M2SE_ENOMEM, "no memory for a tokenizer");
   }
-  m2se_tokenizer_scratch_free(scratch);
+  t->unknown_id = M2SE_TRIE_NONE;
+  int code = read_folder(t, folder, error);
   if (code) {
     m2se_tokenizer_free(t);
     return code;
