@@ -113,6 +113,7 @@ static int read_config(struct m2se_clip *clip, const char *folder, struct m2se_e
 /* ---- loading ---- */
 
 static uint32_t patch_count(const struct m2se_clip *clip) {
+  assert(clip->patch_size > 0);
   const uint32_t side = clip->image_size / clip->patch_size;
   return side * side;
 }

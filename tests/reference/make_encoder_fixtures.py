@@ -10,6 +10,8 @@ import sys
 import tempfile
 
 try:
+    import numpy
+    import PIL.Image
     import torch
     import transformers  # noqa: F401
     from safetensors.torch import load_file, save_file
@@ -60,7 +62,31 @@ def clip(folder, activation, dtype, legacy):
     return expected
 
 
+def resize(folder):
+    """Pictures of several shapes (width, height, channels), and what Pillow makes of each: the shortest edge to 16, the
+    middle 12 by 12."""
+    edge, size = 16, 12
+    models.write_json(folder, "preprocessor_config.json", {"size": {"shortest_edge": edge}, "crop_size": size})
+    expected = {}
+    for width, height, channels in ((40, 30, 3), (13, 50, 3), (9, 7, 3), (16, 16, 3), (31, 20, 4), (1, 5, 3), (90, 3, 4)):
+        random = numpy.random.default_rng(width).integers(0, 256, (height, width, channels), dtype=numpy.uint8)
+        random[: height // 2] = random[: height // 2] // 128 * 255  # hard edges: overshoots are cut off
+        seen = random
+        if channels == 4:
+            alpha = random[:, :, 3:].astype(int)
+            seen = ((random[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(numpy.uint8)
+        other = int(edge * max(width, height) / min(width, height))
+        shape = (edge, other) if width < height else (other, edge)
+        resized = numpy.asarray(PIL.Image.fromarray(seen).resize(shape, PIL.Image.Resampling.BICUBIC))
+        top, left = (shape[1] - size) // 2, (shape[0] - size) // 2
+        key = f"{width}x{height}x{channels}"
+        expected["pixels." + key] = torch.from_numpy(random)
+        expected["square." + key] = torch.from_numpy(resized[top : top + size, left : left + size].copy())
+    return expected
+
+
 CASES = {
+    "resize": resize,
     "bert": lambda folder: bert(folder, False),
     "bert_renamed": lambda folder: bert(folder, True),
     "clip_quick": lambda folder: clip(folder, "quick_gelu", torch.float16, legacy=True),
