@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "model/files/file.h"
 #include "model/files/json.h"
@@ -226,6 +227,64 @@ int m2se_folder_finish(const struct m2se_folder *folder, const char *const *igno
     }
   }
   return 0;
+}
+
+/* Names and sizes go in too, so that nothing can move from one file or tensor to the next unnoticed. */
+static int digest_files(const char *path, XXH3_state_t *state, struct m2se_error *error) {
+  static const char *const names[] = {"config.json",
+                                      "tokenizer.json",
+                                      "tokenizer_config.json",
+                                      "vocab.txt",
+                                      "vocab.json",
+                                      "merges.txt",
+                                      "sentence_bert_config.json",
+                                      "1_Pooling/config.json",
+                                      "modules.json",
+                                      "preprocessor_config.json"};
+  const size_t bytes_max = 64 << 20;
+  for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+    char *text;
+    size_t size;
+    int code = m2se_file_read(path, names[i], bytes_max, &text, &size, error);
+    if (code == M2SE_EMISSING)
+      continue;
+    if (code)
+      return code;
+    XXH3_128bits_update(state, names[i], strlen(names[i]) + 1);
+    XXH3_128bits_update(state, &size, sizeof(size));
+    XXH3_128bits_update(state, text, size);
+    free(text);
+  }
+  return 0;
+}
+
+int m2se_folder_digest(const char *path, char digest[M2SE_FOLDER_DIGEST], struct m2se_error *error) {
+  struct m2se_folder *folder;
+  int code = m2se_folder_open(&folder, path, error);
+  if (code)
+    return code;
+  XXH3_state_t *state = XXH3_createState();
+  if (!state) {
+    m2se_folder_close(folder);
+    return no_memory(error);
+  }
+  XXH3_128bits_reset(state);
+  for (uint32_t s = 0; s < folder->shard_count; s++)
+    for (uint32_t i = 0; i < m2se_safetensors_count(folder->shards[s].file); i++) {
+      const struct m2se_tensor *tensor = m2se_safetensors_at(folder->shards[s].file, i);
+      const uint32_t dtype = (uint32_t)tensor->dtype;
+      XXH3_128bits_update(state, tensor->name, strlen(tensor->name) + 1);
+      XXH3_128bits_update(state, &dtype, sizeof(dtype));
+      XXH3_128bits_update(state, tensor->shape, tensor->rank * sizeof(*tensor->shape));
+      XXH3_128bits_update(state, tensor->data, tensor->bytes);
+    }
+  m2se_folder_close(folder);
+  code = digest_files(path, state, error);
+  const XXH128_hash_t hash = XXH3_128bits_digest(state);
+  XXH3_freeState(state);
+  snprintf(digest, M2SE_FOLDER_DIGEST, "%016llx%016llx", (unsigned long long)hash.high64,
+           (unsigned long long)hash.low64);
+  return code;
 }
 
 int m2se_folder_setting(const struct m2se_json *object, const char *key, uint32_t standard, uint32_t min,

@@ -44,6 +44,11 @@ int m2se_folder_read_matrix(struct m2se_folder *folder, const char *name, const 
 int m2se_folder_finish(const struct m2se_folder *folder, const char *const *ignored, size_t count,
                        struct m2se_error *error);
 
+enum { M2SE_FOLDER_DIGEST = 33 };
+/* What tells one model from another: 128 bits of XXH3 over all tensors and over the configuration, tokenizer
+ * and pooling files that are there, as text in hexadecimal. Reads the whole folder. Errors as open. */
+int m2se_folder_digest(const char *path, char digest[M2SE_FOLDER_DIGEST], struct m2se_error *error);
+
 struct m2se_json;
 /* A whole number of a configuration, min..max; `standard` if it is not there. M2SE_ETYPE, M2SE_ERANGE. */
 int m2se_folder_setting(const struct m2se_json *object, const char *key, uint32_t standard, uint32_t min,
