@@ -39,7 +39,7 @@
   X(PARTITIONS, "partitions", "N", "of the interactions (as the broker does by default)")                    \
   X(REPLICATION, "replication", "N", "copies of each topic (as the broker does by default)")                 \
   X(QUIET, "quiet", NULL, "no progress on standard error")                                                   \
-  X(NEWEST, "n", "N", "the newest N of each partition (20)")                                                 \
+  X(NEWEST, "n", "N", "how many: the newest of each partition (20), the best words (15)")                    \
   X(RULE, "rule", "RULE", "only what broke this rule (time, id, format, ...)")                               \
   X(FROM, "from", "OFFSET", "begin with this offset of the dead letters, in each of their partitions")       \
   X(SAMPLE, "sample", "N", "only the first N keys of each kind that Redis names")                            \
@@ -50,7 +50,11 @@
     "standard input has a JSON object a line, {\"text\": ...}; an object a line answers")                    \
   X(MAX, "max", "N", "cut a text to N ids, the first and the last included (as the model's folder says)")    \
   X(POOLING, "pooling", "HOW", "mean of all tokens, or cls: the first (as the model's folder says)")         \
-  X(NO_NORMALIZE, "no-normalize", NULL, "vectors as the model gives them, not of length 1")
+  X(NO_NORMALIZE, "no-normalize", NULL, "vectors as the model gives them, not of length 1")                  \
+  X(PIXEL_VALUES, "pixel-values", "FILE",                                                                    \
+    "safetensors with pixel_values F32 [n,3,S,S]: ready pictures, instead of files")                         \
+  X(WORDS, "words", "FILE", "the dictionary, one word a line")                                               \
+  X(TEMPLATES, "templates", "TEXT|TEXT...", "up to three, with {} for the word (the word alone)")
 
 enum m2sed_ctl_option {
 #define M2SED_CTL_OPTION_ENUM(option, name, value, help) M2SED_CTL_##option,
@@ -97,6 +101,8 @@ int m2sed_ctl_pause(struct m2sed_ctl *ctl);
 int m2sed_ctl_resume(struct m2sed_ctl *ctl);
 int m2sed_ctl_tokenize(struct m2sed_ctl *ctl);
 int m2sed_ctl_embed_text(struct m2sed_ctl *ctl);
+int m2sed_ctl_embed_image(struct m2sed_ctl *ctl);
+int m2sed_ctl_words(struct m2sed_ctl *ctl);
 
 static inline bool m2sed_ctl_has(const struct m2sed_ctl *ctl, enum m2sed_ctl_option option) {
   return ctl->values[option];

@@ -87,6 +87,16 @@ static const struct m2sed_command commands[] = {
      m2sed_ctl_tokenize},
     {"embed-text", "[TEXT]", 0, 1, BIT(MODEL) | BIT(JSONL) | BIT(MAX) | BIT(POOLING) | BIT(NO_NORMALIZE),
      false, "What a model makes of a text: {\"vector\": its numbers}.", m2sed_ctl_embed_text},
+    {"embed-image", "FILE...", 0, UINT32_MAX, BIT(MODEL) | BIT(NO_NORMALIZE) | BIT(PIXEL_VALUES), false,
+     "What a CLIP makes of pictures: a line {\"file\": its name, \"vector\": its numbers} each, or why not. "
+     "Exit "
+     "status 65 if one cannot be used.",
+     m2sed_ctl_embed_image},
+    {"words", "FILE...", 1, UINT32_MAX, BIT(MODEL) | BIT(WORDS) | BIT(TEMPLATES) | BIT(NEWEST), false,
+     "The words of a dictionary that fit pictures best by a CLIP: a line {\"file\": its name, \"words\": "
+     "with "
+     "the cosine of each, best first} each, or why not. The words' vectors are kept in the model's folder.",
+     m2sed_ctl_words},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0], LINE_COLUMNS = 96, HELP_COLUMN = 22 };
 
