@@ -100,10 +100,9 @@
     "A step whose gradient is larger is left out; 0: only if it is not finite.") \
   X(train, loss_max, REAL, "100", 0, 1e12, "", 0, \
     "A step whose loss is larger is left out; it begins at about 20. 0: only if it is not finite.") \
-  X(train, guess_max, REAL, "1.5", 0, 1e6, "", 0, \
-    "A step whose loss is more than this many times that of a guess is left out: weights that are so much " \
-    "worse are damaged, or the data are (after twice train.guard_rollback steps they are learned all the " \
-    "same). At least 1; 0, or guard_rollback 0: never.") \
+  X(train, over_guess_max, REAL, "2", 0, 1e6, "", 0, \
+    "A step counts in the row of guard_rollback, but is not left out, if its loss is more than this above " \
+    "that of a guess, the logarithm of the number of candidates (64 or more); 0: never.") \
   X(train, guard_rollback, COUNT, "20", 0, 1e6, "", 0, \
     "After so many steps left out in a row the weights go back to those of the last checkpoint; positions " \
     "and counters stay. 0: never.") \

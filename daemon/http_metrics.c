@@ -33,7 +33,7 @@
   X(gauge, waiting_examples, 1, training.waiting, "New examples that wait for a mini-batch.")                \
   X(gauge, step_seconds, MS, training.step_ms, "Duration of the last step.")                                 \
   X(gauge, last_step_age_seconds, 1, training.last_step_age_seconds, "Time since the last step.")            \
-  X(gauge, steps_refused_in_a_row, 1, training.refused_in_a_row, "Newest steps that the guard left out.")    \
+  X(gauge, steps_refused_in_a_row, 1, training.refused_in_a_row, "Newest steps that were not well.")         \
   X(counter, rollbacks_total, 1, training.rollbacks, "Times that the weights went back.")                    \
   X(counter, replay_taken_away_total, 1, training.replay_taken_away, "Replay left out, being behind.")       \
   X(gauge, backlog_capacity_examples, 1, training.backlog, "Most new examples that may wait.")               \

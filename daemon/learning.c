@@ -211,29 +211,18 @@ static void settle_fresh(struct m2sed_learning *learning, const struct m2sed_bat
   m2sed_batcher_drop(learning->batcher, batch->fresh);
 }
 
-/* Once the weights went back and the guard leaves out as many steps again, the data have changed and not the
- * weights: what is only worse than a guess is learned from then on, until a loss passes. */
-static bool guesses_count(const struct m2sed_learning *learning) {
-  uint32_t limit = learning->settings.guard_rollback;
-  return learning->config.guess_max > 0 && limit > 0 &&
-         learning->counters.refused_in_a_row < 2 * (uint64_t)limit;
-}
-
 static void train(struct m2sed_learning *learning, const struct m2se_batch *network,
                   const struct m2se_workers *workers, struct m2se_step_result *step) {
   struct m2se_error error;
-  struct m2se_config rates = *m2se_learner_config(learning->learner);
-  rates.guess_max = guesses_count(learning) ? learning->config.guess_max : 0;
-  m2se_learner_set_rates(learning->learner, &rates);
   int code = m2se_learner_step(learning->learner, network, workers, learning->settings.gradient_norm_max,
                                step, &error);
   assert(code == 0); /* the mini-batch is ours, so only a bug can make it invalid */
+  double limit = learning->settings.over_guess_max;
   learning->left_out = !step->applied;
-  if (!step->applied) {
-    learning->counters.refused_in_a_row++;
-  } else if (learning->config.guess_max == 0 || step->losses.over_guess <= learning->config.guess_max) {
-    learning->counters.refused_in_a_row = 0;
-  }
+  learning->damaged = step->applied && limit > 0 && step->losses.over_guess > limit;
+  learning->counters.refused_in_a_row =
+      learning->left_out || learning->damaged ? learning->counters.refused_in_a_row + 1 : 0;
+  learning->unproven -= learning->counters.refused_in_a_row == 0 && learning->unproven > 0;
 }
 
 bool m2sed_learning_step(struct m2sed_learning *learning, const struct m2se_workers *workers,
@@ -267,14 +256,26 @@ bool m2sed_learning_step(struct m2sed_learning *learning, const struct m2se_work
 
 /* ---- the guard ---- */
 
+/* Good weights that do as badly show that the data have changed: only for the first row they go back. */
+static bool explained(const struct m2sed_learning *learning) {
+  return !learning->left_out && learning->counters.refused_in_a_row > learning->settings.guard_rollback;
+}
+
 bool m2sed_learning_is_suspect(const struct m2sed_learning *learning) {
   uint32_t limit = learning->settings.guard_rollback;
-  return limit > 0 && learning->counters.refused_in_a_row % limit != 0;
+  uint64_t row = learning->counters.refused_in_a_row;
+  return limit > 0 && !explained(learning) && (row > 0 ? row % limit != 0 : learning->unproven > 0);
+}
+
+bool m2sed_learning_is_damaged(const struct m2sed_learning *learning) {
+  bool since_start = learning->damaged || (learning->unproven > 0 && !learning->left_out);
+  return since_start && m2sed_learning_is_suspect(learning);
 }
 
 bool m2sed_learning_must_go_back(const struct m2sed_learning *learning) {
   uint32_t limit = learning->settings.guard_rollback;
-  return limit > 0 && learning->left_out && learning->counters.refused_in_a_row % limit == 0;
+  return limit > 0 && (learning->left_out || learning->damaged) && !explained(learning) &&
+         learning->counters.refused_in_a_row % limit == 0;
 }
 
 void m2sed_learning_go_back(struct m2sed_learning *learning, const struct m2sed_checkpoint_state *good) {
@@ -285,6 +286,7 @@ void m2sed_learning_go_back(struct m2sed_learning *learning, const struct m2sed_
     }
   }
   learning->counters.rollbacks++;
+  learning->unproven = learning->settings.guard_rollback;
 }
 
 void m2sed_learning_report(const struct m2sed_learning *learning, struct m2sed_trained_message *message) {

@@ -46,9 +46,13 @@ bool m2sed_learning_step(struct m2sed_learning *learning, const struct m2se_work
                          struct m2sed_trained_message *result);
 /* The guard. A step whose loss or gradient is not finite or too large changes nothing; its fresh examples
  * are counted and their positions remembered. After settings.guard_rollback such steps in a row the weights
- * are taken for damaged (must_go_back, until the next step), from the first one on they are suspect. A loss
- * beyond config->guess_max counts only with guard_rollback, and not after twice as many steps in a row. */
+ * are taken for damaged (must_go_back, until the next step), from the first one on they are suspect. Steps
+ * whose loss is more than settings.over_guess_max above that of a guess count in such a row, but take effect
+ * and leave no event out. After they went back weights are suspect again until guard_rollback steps were
+ * well. */
 bool m2sed_learning_is_suspect(const struct m2sed_learning *learning);
+/* Suspect, and the last step took effect: weights that should not be kept. */
+bool m2sed_learning_is_damaged(const struct m2sed_learning *learning);
 bool m2sed_learning_must_go_back(const struct m2sed_learning *learning);
 /* Weights, moments and item table become those of `good`; positions, counters, step number, waiting examples
  * and reservoir stay: no event is trained twice, none is taken back. */

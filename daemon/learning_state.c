@@ -21,6 +21,7 @@ int m2sed_train_settings_check(const struct m2sed_train_settings *settings, stru
   CHECK(parking, settings->parking <= 1u << 24, "in 0..16777216");
   CHECK(epoch_steps, settings->epoch_steps >= 1, "at least 1");
   CHECK(gradient_norm_max, settings->gradient_norm_max >= 0, "at least 0");
+  CHECK(over_guess_max, settings->over_guess_max >= 0, "at least 0");
   CHECK(popularity_half_life_seconds, settings->popularity_half_life_seconds >= 0, "at least 0");
   CHECK(items_max, settings->items_max >= 1 && settings->items_max <= 1u << 24, "in 1..16777216");
   CHECK(rows_max, settings->rows_max >= 1 && settings->rows_max <= 65536, "in 1..65536");

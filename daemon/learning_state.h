@@ -24,6 +24,8 @@ struct m2sed_learning {
   bool features_came; /* since the parked ones were looked at */
   struct m2sed_trainer_counters counters;
   bool left_out;                  /* the last step was, by the guard */
+  bool damaged;                   /* it was not, though its loss was far above that of a guess */
+  uint32_t unproven;              /* good steps that must follow before weights that went back are trusted */
   struct m2sed_position *skipped; /* [M2SED_SKIPPED_MAX] by the guard, oldest first */
   uint32_t skipped_count;
   uint64_t *next_position;             /* [M2SED_PARTITIONS_MAX], 0: nothing taken yet */

@@ -1,5 +1,6 @@
 /* Trainer and server: made once the feature width is known, and what they answer. */
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "daemon/item_record.h"
@@ -31,7 +32,6 @@ static struct m2se_config model_config(const struct m2sed_loop *loop) {
   model.bias_learning_rate = c->train_bias_learning_rate;
   model.clip_norm = c->train_clip_norm;
   model.loss_max = c->train_loss_max;
-  model.guess_max = c->train_guess_max;
   return model;
 }
 
@@ -52,6 +52,7 @@ static int make_trainer(struct m2sed_loop *loop, const struct m2se_config *model
       .parking_events = c->train_parking_events,
       .epoch_steps = (uint32_t)c->serve_epoch_steps,
       .gradient_norm_max = c->train_gradient_norm_max,
+      .over_guess_max = c->train_over_guess_max,
       .guard_rollback = (uint32_t)c->train_guard_rollback,
       .popularity_half_life_seconds = c->serve_popularity_half_life_seconds,
       .items_max = (uint32_t)c->model_items_max,
@@ -146,20 +147,28 @@ void m2sed_loop_to_server(struct m2sed_loop *loop, const struct m2sed_serve_mess
 
 /* ---- answers ---- */
 
-const char *m2sed_left_out_text(enum m2se_left_out left_out) {
+static const char *left_out_text(enum m2se_left_out left_out) {
   switch (left_out) {
   case M2SE_LEFT_OUT_NOT_FINITE:
     return "loss or gradient is not finite";
   case M2SE_LEFT_OUT_LOSS:
     return "the loss is above train.loss_max";
-  case M2SE_LEFT_OUT_GUESS:
-    return "the loss is far worse than a guess (train.guess_max)";
   case M2SE_LEFT_OUT_GRADIENT:
     return "the gradient is above train.gradient_norm_max";
   case M2SE_LEFT_OUT_NOT:
     break;
   }
-  return "lately, and no loss has been well since";
+  return "";
+}
+
+void m2sed_guard_reason(const struct m2sed_loop *loop, char *text, size_t size) {
+  const struct m2sed_trained_message *step = &loop->last_step;
+  if (step->left_out)
+    snprintf(text, size, "training steps are left out: %s", left_out_text(step->left_out));
+  else if (step->over_guess > 0)
+    snprintf(text, size, "the loss is far above that of a guess (train.over_guess_max)");
+  else
+    snprintf(text, size, "no training step has been well since the guard acted");
 }
 
 static void take_step(struct m2sed_loop *loop, const struct m2sed_trained_message *message) {
@@ -174,9 +183,8 @@ static void take_step(struct m2sed_loop *loop, const struct m2sed_trained_messag
     loop->loss_mean = loop->loss_mean == 0 ? message->loss : 0.98 * loop->loss_mean + 0.02 * message->loss;
   else
     M2SED_LOG(loop->log, WARN, "training step left out", M2SED_U("step", message->step),
-              M2SED_S("why", m2sed_left_out_text(message->left_out)),
-              M2SED_R("over_guess", message->over_guess), M2SED_R("loss", message->loss),
-              M2SED_R("gradient_norm", message->gradient_norm));
+              M2SED_S("why", left_out_text(message->left_out)), M2SED_R("over_guess", message->over_guess),
+              M2SED_R("loss", message->loss), M2SED_R("gradient_norm", message->gradient_norm));
 }
 
 static void take_trained(struct m2sed_loop *loop, const struct m2sed_trained_message *message) {

@@ -227,8 +227,8 @@ void m2sed_loop_start_engine(struct m2sed_loop *loop);
 void m2sed_loop_to_trainer(struct m2sed_loop *loop, const struct m2sed_train_message *message);
 void m2sed_loop_to_server(struct m2sed_loop *loop, const struct m2sed_serve_message *message);
 void m2sed_loop_take_answers(struct m2sed_loop *loop);
-/* Why the guard left the newest step out, for people; if it did not: that those before it were. */
-const char *m2sed_left_out_text(enum m2se_left_out left_out);
+/* What the guard has to say while refused_in_a_row is not 0, for people. */
+void m2sed_guard_reason(const struct m2sed_loop *loop, char *text, size_t size);
 
 /* ---- loop_epoch.c ---- */
 void m2sed_loop_items_served(struct m2sed_loop *loop, const struct m2sed_served_message *message);

@@ -269,8 +269,7 @@ static uint32_t find_reasons(struct m2sed_loop *loop, const struct m2se_status *
   const char *letters = m2sed_letters_reason(loop);
   snprintf(loop->status->pause_reason, sizeof loop->status->pause_reason,
            "consumption is paused by an operator: %s", loop->pause.note);
-  snprintf(loop->status->guard_reason, sizeof loop->status->guard_reason, "training steps are left out: %s",
-           m2sed_left_out_text(loop->last_step.left_out));
+  m2sed_guard_reason(loop, loop->status->guard_reason, sizeof loop->status->guard_reason);
   const struct {
     bool holds;
     const char *text;

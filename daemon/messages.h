@@ -74,7 +74,7 @@ struct m2sed_trainer_counters { /* all since the beginning of the lineage; in th
   uint64_t events_taken;      /* whatever became of them */
   uint64_t unparked;          /* whose features came late, and then they were there */
   uint64_t parking_dropped;   /* whose features did not come in time; also in skipped_no_features */
-  uint64_t refused_in_a_row;  /* steps that the guard left out since the last one that was well */
+  uint64_t refused_in_a_row;  /* steps that were left out or far above a guess, since the last other one */
   uint64_t rollbacks;         /* how often the weights went back */
 };
 struct m2sed_checkpoint_state; /* checkpoint.h: everything a generation holds */

@@ -123,7 +123,7 @@ static void stop(struct m2sed_trainer *trainer) {
   for (uint32_t i = 0; i < steps && m2sed_learning_due(trainer->learning); i++) {
     step(trainer);
   }
-  if (m2sed_learning_is_suspect(trainer->learning)) { /* the last generation is a good one too */
+  if (m2sed_learning_is_damaged(trainer->learning)) { /* the last generation is a good one too */
     m2sed_learning_go_back(trainer->learning, trainer->good);
   }
   trainer->flushing = false;

@@ -28,6 +28,7 @@ struct m2sed_train_settings {
   uint64_t parking_events;     /* train.parking_events: so many later events at most */
   uint32_t epoch_steps;        /* serve.epoch_steps: steps between two copies for serving, 1.. */
   double gradient_norm_max;    /* train.gradient_norm_max: a larger norm skips the step; 0: no such limit */
+  double over_guess_max;       /* train.over_guess_max, nats; 0: no such limit */
   uint32_t guard_rollback;     /* train.guard_rollback: so many refused steps in a row go back; 0: never */
   double popularity_half_life_seconds; /* serve.popularity_half_life_seconds; 0: counts do not decay */
   uint32_t items_max;                  /* model.items_max: slots of the catalogue */

@@ -49,7 +49,6 @@ struct m2se_config {
   double bias_learning_rate;     /* of the biases' sparse Adam */
   double clip_norm; /* of the global gradient norm, residuals and biases included; 0: no clipping */
   double loss_max;  /* a step whose loss is larger changes nothing; 0: no such limit */
-  double guess_max; /* so does one whose over_guess (below) is larger; 0, or at least 1 */
   double beta1, beta2, epsilon;
 };
 
@@ -107,8 +106,9 @@ struct m2se_batch {
 
 struct m2se_losses {
   double nip_text, nip_image, cmcl_text, cmcl_image, total;
-  double over_guess; /* the larger one of the next-item losses, each divided by that of a guess: the logarithm
-                        of the number of its candidates. Fresh weights are near 1, useful ones below. */
+  double over_guess; /* how much the larger one of the next-item losses is above that of a guess, which is the
+                        logarithm of the number of its candidates; below 0 where something was learned. 0 if
+                        there were fewer than 64: of few, bad luck says little */
 };
 
 /* Why a step changed nothing. */
@@ -116,7 +116,6 @@ enum m2se_left_out {
   M2SE_LEFT_OUT_NOT,
   M2SE_LEFT_OUT_NOT_FINITE, /* loss or gradient */
   M2SE_LEFT_OUT_LOSS,       /* above loss_max */
-  M2SE_LEFT_OUT_GUESS,      /* over_guess above guess_max */
   M2SE_LEFT_OUT_GRADIENT    /* above gradient_norm_max */
 };
 
@@ -139,8 +138,8 @@ int m2se_learner_new(struct m2se_learner **learner, const struct m2se_config *co
 void m2se_learner_free(struct m2se_learner *learner);
 
 /* One training step: augment, forward, backward, clip, Adam. gradient_norm_max > 0: a larger norm leaves the
- * weights as they are (result->applied false), as does a loss above loss_max or guess_max and anything not
- * finite; the step number advances in every case, so that the draws of the next step are the same whether or
+ * weights as they are (result->applied false), as does a loss above loss_max and anything not finite; the
+ * step number advances in every case, so that the draws of the next step are the same whether or
  * not this one was applied. M2SE_EINVAL for a batch beyond the limits or with an index out of range: nothing
  * changed, the step number neither. */
 int m2se_learner_step(struct m2se_learner *learner, const struct m2se_batch *batch,
@@ -149,7 +148,7 @@ int m2se_learner_step(struct m2se_learner *learner, const struct m2se_batch *bat
 
 uint64_t m2se_learner_step_number(const struct m2se_learner *learner);
 const struct m2se_config *m2se_learner_config(const struct m2se_learner *learner);
-/* The settings that may change between steps: learning rates, clip_norm, loss_max and guess_max, from config.
+/* The settings that may change between steps: learning rates, clip_norm and loss_max, taken from config.
  */
 void m2se_learner_set_rates(struct m2se_learner *learner, const struct m2se_config *config);
 /* An item left the catalogue: its slot starts again from zero. */

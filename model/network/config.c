@@ -54,7 +54,6 @@ int m2se_config_check(const struct m2se_config *c, struct m2se_error *error) {
       {"bias_learning_rate", c->bias_learning_rate, 0, 1e6},
       {"clip_norm", c->clip_norm, 0, 1e12},
       {"loss_max", c->loss_max, 0, 1e12},
-      {"guess_max", c->guess_max, 0, 1e12},
       {"beta1", c->beta1, 0, 0.999999},
       {"beta2", c->beta2, 0, 0.999999},
       {"epsilon", c->epsilon, 1e-16, 1},
@@ -65,9 +64,6 @@ int m2se_config_check(const struct m2se_config *c, struct m2se_error *error) {
       return m2se_error_set(error, M2SE_EINVAL, "%s is %g, must be %g..%g", r->name, r->value, r->low,
                             r->high);
     }
-  }
-  if (c->guess_max > 0 && c->guess_max < 1) {
-    return m2se_error_set(error, M2SE_EINVAL, "guess_max is %g, must be 0 or at least 1", c->guess_max);
   }
   if (c->h % c->heads != 0) {
     return m2se_error_set(error, M2SE_EINVAL, "h is %u, must be a multiple of heads (%u)", c->h, c->heads);

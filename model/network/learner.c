@@ -140,7 +140,6 @@ void m2se_learner_set_rates(struct m2se_learner *l, const struct m2se_config *co
   l->config.bias_learning_rate = config->bias_learning_rate;
   l->config.clip_norm = config->clip_norm;
   l->config.loss_max = config->loss_max;
-  l->config.guess_max = config->guess_max;
 }
 
 void m2se_learner_reset_slot(struct m2se_learner *l, uint32_t slot) {

@@ -56,9 +56,8 @@ void m2se_nip_begin(const struct m2se_loss_run *run, int modality, const m2se_re
  * array). */
 void m2se_nip_shard(const struct m2se_loss_run *run, int modality, uint32_t shard, m2se_real *scratch);
 double m2se_nip_loss(const struct m2se_loss_run *run, int modality);
-/* What it would be if all candidates were equally likely; at least log 8: of fewer, one bad luck says little.
- */
-double m2se_nip_guess(const struct m2se_loss_run *run, int modality);
+/* The larger one of the losses above that of a guess: m2se.h. */
+double m2se_nip_over_guess(const struct m2se_loss_run *run);
 /* Adds candidate u's gradient, shard after shard: dunit[h] +=, returns that of its bias. */
 m2se_real m2se_nip_candidate(const struct m2se_loss_run *run, int modality, uint32_t candidate,
                              m2se_real *dunit);

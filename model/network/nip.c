@@ -4,7 +4,7 @@
 #include "model/network/blas_door.h"
 #include "model/network/losses.h"
 
-enum { NIP_PANEL_MAX = 32, GUESS_CHOICES_MIN = 8 };
+enum { NIP_PANEL_MAX = 32, GUESS_CANDIDATES_MIN = 64 };
 
 /* Whether this CPU's own products take this width; else cblas does. */
 static bool has_own_products(const struct m2se_loss_run *run) {
@@ -149,10 +149,16 @@ double m2se_nip_loss(const struct m2se_loss_run *run, int modality) {
   return w->anchors ? sum / w->anchors : 0;
 }
 
-double m2se_nip_guess(const struct m2se_loss_run *run, int modality) {
-  const struct m2se_nip_work *w = &run->work->nip[modality];
-  uint32_t choices = run->config->targets == M2SE_TARGETS_LAST ? w->anchors : w->candidates;
-  return log(choices > GUESS_CHOICES_MIN ? choices : GUESS_CHOICES_MIN);
+double m2se_nip_over_guess(const struct m2se_loss_run *run) {
+  double most = -INFINITY;
+  for (int m = 0; m < 2; m++) {
+    const struct m2se_nip_work *w = &run->work->nip[m];
+    uint32_t choices = run->config->targets == M2SE_TARGETS_LAST ? w->anchors : w->candidates;
+    if (w->candidates >= GUESS_CANDIDATES_MIN) {
+      most = fmax(most, m2se_nip_loss(run, m) - log(choices));
+    }
+  }
+  return isinf(most) ? 0 : most;
 }
 
 m2se_real m2se_nip_candidate(const struct m2se_loss_run *run, int modality, uint32_t candidate,

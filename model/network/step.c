@@ -241,8 +241,7 @@ void m2se_learner_backpropagate(struct m2se_learner *l, const struct m2se_batch 
   run(&s, nip_shard, 2 * M2SE_SHARDS);
   losses->nip_text = m2se_nip_loss(&s.loss, 0);
   losses->nip_image = m2se_nip_loss(&s.loss, 1);
-  losses->over_guess =
-      fmax(losses->nip_text / m2se_nip_guess(&s.loss, 0), losses->nip_image / m2se_nip_guess(&s.loss, 1));
+  losses->over_guess = m2se_nip_over_guess(&s.loss);
   losses->cmcl_text = cmcl_space(&s, 0);
   losses->cmcl_image = cmcl_space(&s, 1);
   losses->total =
@@ -322,9 +321,6 @@ static enum m2se_left_out judge(const struct m2se_config *c, const struct m2se_s
   }
   if (c->loss_max > 0 && result->losses.total > c->loss_max) {
     return M2SE_LEFT_OUT_LOSS;
-  }
-  if (c->guess_max > 0 && result->losses.over_guess > c->guess_max) {
-    return M2SE_LEFT_OUT_GUESS;
   }
   return gradient_norm_max > 0 && result->gradient_norm > gradient_norm_max ? M2SE_LEFT_OUT_GRADIENT
                                                                             : M2SE_LEFT_OUT_NOT;

@@ -135,8 +135,8 @@ def floods(world, daemon):
 
 
 def learning_rates(world, daemon):
-    """As before, then wild, then as before: the guard leaves out what the wild rates bring about and goes back to
-    good weights, and the loss comes down to where it was."""
+    """As before, then wild, then as before: the guard goes back to good weights, no event is left out for it, and the
+    loss is where it was."""
     seen = {}
     for name, rates in (("calm", CALM), ("wild", WILD), ("calm again", CALM)):
         assert daemon.process.stop() == 0
@@ -148,7 +148,7 @@ def learning_rates(world, daemon):
         assert math.isfinite(seen[name]["loss_mean"])
     calm, wild, again = seen.values()
     assert calm["steps_refused"] == 0, calm
-    assert wild["steps_refused"] > 0 and wild["rollbacks"] > calm["rollbacks"], wild
+    assert wild["rollbacks"] > calm["rollbacks"] and wild["steps_refused"] == 0, wild
     assert again["steps_refused"] == 0 and again["steps_applied"] > 5, again
     assert again["loss_mean"] < 1.35 * calm["loss_mean"], (calm, again)
 
