@@ -92,7 +92,6 @@ static void configure(struct m2sed_config *c, const char *dir) {
   c->train_parking = sim->parking;
   c->train_parking_events = sim->parking_events;
   c->train_overload = sim->shrink ? M2SED_OVERLOAD_SHRINK : M2SED_OVERLOAD_PAUSE;
-  c->train_guess_max = 0; /* a model as small as this one's is often worse than a guess */
   c->serve_epoch_steps = sim->epoch_steps;
 }
 
