@@ -257,7 +257,7 @@ void m2se_tokens_find_bytes(struct m2se_tokenizer *t) {
   for (uint32_t byte = 0; byte < 256; byte++) {
     char text[4 + sizeof("</w>")];
     size_t size = m2se_unicode_encode(m2se_bpe_byte_character((uint8_t)byte), text);
-    memcpy(text + size, "</w>", 4);
+    memcpy(text + size, "</w>", sizeof("</w>"));
     t->byte_ids[0][byte] = m2se_trie_find(&t->words, text, size);
     t->byte_ids[1][byte] = m2se_trie_find(&t->words, text, size + 4);
   }

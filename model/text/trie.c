@@ -22,38 +22,47 @@ static struct m2se_trie_edge *edge_place(const struct m2se_trie *trie, uint32_t 
   return &trie->edges[place];
 }
 
+static int grow_values(struct m2se_trie *trie) {
+  uint32_t size = trie->values_size ? 2 * trie->values_size : 256;
+  uint32_t *values = realloc(trie->values, size * sizeof(values[0]));
+  if (!values) {
+    return M2SE_ENOMEM;
+  }
+  memset(values + trie->values_size, 0xFF, (size - trie->values_size) * sizeof(values[0]));
+  trie->values = values;
+  trie->values_size = size;
+  trie->nodes += trie->nodes == 0; /* the root */
+  return 0;
+}
+
+static int grow_edges(struct m2se_trie *trie) {
+  struct m2se_trie_edge *old = trie->edges;
+  uint32_t old_size = trie->edges_size, size = old_size ? 2 * old_size : 512;
+  struct m2se_trie_edge *edges = calloc(size, sizeof(edges[0]));
+  if (!edges) {
+    return M2SE_ENOMEM;
+  }
+  trie->edges = edges;
+  trie->edges_size = size;
+  for (uint32_t i = 0; i < old_size; i++) {
+    if (old[i].key != 0) {
+      *edge_place(trie, old[i].key) = old[i];
+    }
+  }
+  free(old);
+  return 0;
+}
+
 /* Room for one more node and its edge, with a third of the table free. */
 static int grow(struct m2se_trie *trie) {
-  if (trie->nodes >= NODES_MAX) {
-    return M2SE_ELIMIT;
+  int code = trie->nodes >= NODES_MAX ? M2SE_ELIMIT : 0;
+  if (!code && trie->nodes >= trie->values_size) {
+    code = grow_values(trie);
   }
-  if (trie->nodes >= trie->values_size) {
-    uint32_t size = trie->values_size ? 2 * trie->values_size : 256;
-    uint32_t *values = realloc(trie->values, size * sizeof(values[0]));
-    if (!values) {
-      return M2SE_ENOMEM;
-    }
-    memset(values + trie->values_size, 0xFF, (size - trie->values_size) * sizeof(values[0]));
-    trie->values = values;
-    trie->values_size = size;
-    trie->nodes += trie->nodes == 0; /* the root */
+  if (!code && (uint64_t)trie->nodes * 3 >= (uint64_t)trie->edges_size * 2) {
+    code = grow_edges(trie);
   }
-  if ((uint64_t)trie->nodes * 3 >= (uint64_t)trie->edges_size * 2) {
-    struct m2se_trie larger = *trie;
-    larger.edges_size = trie->edges_size ? 2 * trie->edges_size : 512;
-    larger.edges = calloc(larger.edges_size, sizeof(larger.edges[0]));
-    if (!larger.edges) {
-      return M2SE_ENOMEM;
-    }
-    for (uint32_t i = 0; i < trie->edges_size; i++) {
-      if (trie->edges[i].key != 0) {
-        *edge_place(&larger, trie->edges[i].key) = trie->edges[i];
-      }
-    }
-    free(trie->edges);
-    *trie = larger;
-  }
-  return 0;
+  return code;
 }
 
 int m2se_trie_add(struct m2se_trie *trie, const char *string, size_t size, uint32_t value) {

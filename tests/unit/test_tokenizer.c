@@ -14,6 +14,7 @@
 
 #include "model/files/json.h"
 #include "model/text/tokenizer.h"
+#include "tests/unit/fail_nth.h"
 
 #define FIXTURES M2SED_TEST_SOURCE_DIR "/tests/fixtures/tokenizers"
 enum { IDS = 100000, MODELS = 4 };
@@ -342,6 +343,27 @@ static void test_damaged_lines(void **state) {
   put_file("vocab.json", NULL);
 }
 
+// Every allocation of a load fails once: nothing is left behind, and the next load works.
+static void test_no_memory(void **state) {
+  (void)state;
+  put_file("tokenizer.json", BERT_HEAD BERT_MODEL "\"added_tokens\":[{\"id\":4,\"content\":\"B\"},{\"id\":5,"
+                                                  "\"content\":\"C\",\"normalized\":false}]," BERT_POST);
+  long before = fail_nth_outstanding;
+  bool failed = true;
+  for (long n = 1; failed; n++) {
+    struct m2se_tokenizer *tokenizer = NULL;
+    struct m2se_error error = {0};
+    fail_nth_start(n);
+    int code = m2se_tokenizer_load(&tokenizer, folder, &error);
+    failed = fail_nth_stop();
+    assert_true(failed ? code == M2SE_ENOMEM && error.code == code && !tokenizer : code == 0);
+    m2se_tokenizer_free(tokenizer);
+    assert_int_equal(fail_nth_outstanding, before);
+    assert_true(failed || n > 20);
+  }
+  put_file("tokenizer.json", NULL);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_goldens),
@@ -352,6 +374,7 @@ int main(void) {
       cmocka_unit_test(test_time),
       cmocka_unit_test(test_damaged_json),
       cmocka_unit_test(test_damaged_lines),
+      cmocka_unit_test(test_no_memory),
   };
   snprintf(folder, sizeof folder, "/tmp/m2se-tokenizer-XXXXXX");
   if (!mkdtemp(folder)) {
