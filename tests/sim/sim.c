@@ -1,5 +1,7 @@
-/* sim [--seed N] [--schedules N] [--jobs N] [--verbose]: runs the schedules of the seeds N, N + 1, ...
- * sim --ci: those of the seeds 1 to 100. M2SED_LONG=1: also 5,000 from a fresh seed, or from M2SED_SEED, on.
+/* sim [--seed N] [--schedules N] [--jobs N] [--first] [--verbose]
+ *   runs the schedules of the seeds N, N + 1, ... until five have failed (--first: one).
+ * sim --ci [--jobs N]
+ *   those of the seeds 1 to 100. M2SED_LONG=1: also 5,000 from a fresh seed, or from M2SED_SEED, on.
  */
 #include <fcntl.h>
 #include <ftw.h>
@@ -224,7 +226,7 @@ static double seconds(void) {
 }
 
 struct job {
-  uint64_t first, count, stride;
+  uint64_t first, count, stride, failures_max;
   bool verbose;
 };
 
@@ -234,10 +236,10 @@ static struct totals { uint64_t done, failures, lives, kills, compared; } * tota
 static void begin_job(void);
 static void end_job(void);
 
-/* One process: until the count is reached or five have failed. */
+/* One process: until the count is reached or enough have failed. */
 static void run_job(struct job job) {
   begin_job();
-  for (uint64_t i = 0; i < job.count && totals->failures < 5; i += job.stride) {
+  for (uint64_t i = 0; i < job.count && totals->failures < job.failures_max; i += job.stride) {
     const char *wrong = run_schedule(job.first + i, job.verbose);
     __atomic_fetch_add(&totals->done, 1, __ATOMIC_SEQ_CST);
     if (wrong[0]) {
@@ -253,14 +255,14 @@ static void run_job(struct job job) {
 }
 
 /* Returns whether any failed. */
-static bool run_schedules(uint64_t first, uint64_t count, uint32_t jobs, bool verbose) {
+static bool run_schedules(struct job all) {
   double begin = seconds();
   *totals = (struct totals){0};
   fflush(NULL);
-  for (uint32_t i = 0; i < jobs && i < count; i++) {
+  for (uint64_t i = 0; i < all.stride && i < all.count; i++) {
     pid_t child = fork();
     if (child == 0) {
-      run_job((struct job){first + i, count - i, jobs, verbose});
+      run_job((struct job){all.first + i, all.count - i, all.stride, all.failures_max, all.verbose});
       _exit(0);
     }
     if (child < 0) {
@@ -274,20 +276,21 @@ static bool run_schedules(uint64_t first, uint64_t count, uint32_t jobs, bool ve
   double took = seconds() - begin;
   printf("%" PRIu64 " schedules from seed %" PRIu64 " on: %" PRIu64 " failed; %" PRIu64 " lives, %" PRIu64
          " kills, %" PRIu64 " compared with the undisturbed run; %.1f s, %.0f schedules/s\n",
-         totals->done, first, totals->failures, totals->lives, totals->kills, totals->compared, took,
+         totals->done, all.first, totals->failures, totals->lives, totals->kills, totals->compared, took,
          (double)totals->done / took);
   return bad || totals->failures > 0;
 }
 
 /* The short form plays the same schedules everywhere: what a fresh seed finds is for those who look for it.
  */
-static bool run_ci(uint32_t jobs) {
+static bool run_ci(struct job job) {
   const char *given = getenv("M2SED_SEED"), *longer = getenv("M2SED_LONG");
-  bool bad = run_schedules(1, 100, jobs, false);
+  bool bad = run_schedules(job);
   if (longer && strcmp(longer, "1") == 0) {
-    uint64_t fresh = given ? strtoull(given, NULL, 10) : (uint64_t)(seconds() * 1000) % 1000000000000;
-    printf("M2SED_SEED=%" PRIu64 "\n", fresh);
-    bad |= run_schedules(fresh, 5000, jobs, false);
+    job.first = given ? strtoull(given, NULL, 10) : (uint64_t)(seconds() * 1000) % 1000000000000;
+    job.count = 5000;
+    printf("M2SED_SEED=%" PRIu64 "\n", job.first);
+    bad |= run_schedules(job);
   }
   return bad;
 }
@@ -333,6 +336,8 @@ static bool take_arguments(int argc, char **argv, struct job *job, bool *ci) {
       *number = strtoull(argv[++i], NULL, 10);
     else if (strcmp(argv[i], "--ci") == 0)
       *ci = true;
+    else if (strcmp(argv[i], "--first") == 0)
+      job->failures_max = 1;
     else if (strcmp(argv[i], "--verbose") == 0)
       job->verbose = true;
     else
@@ -346,14 +351,12 @@ int main(int argc, char **argv) {
     setenv("OPENBLAS_NUM_THREADS", "1", 1);
     execv("/proc/self/exe", argv);
   }
-  struct job job = {.first = 1, .count = 100, .stride = 1};
+  struct job job = {.first = 1, .count = 100, .stride = 1, .failures_max = 5};
   bool ci = false;
   if (!take_arguments(argc, argv, &job, &ci)) {
-    fprintf(stderr, "sim [--seed N] [--schedules N] [--jobs N] [--verbose] | --ci [--jobs N]\n");
+    fprintf(stderr, "sim [--seed N] [--schedules N] [--jobs N] [--first] [--verbose] | --ci [--jobs N]\n");
     return 2;
   }
   begin_simulation();
-  bool bad = ci ? run_ci((uint32_t)job.stride)
-                : run_schedules(job.first, job.count, (uint32_t)job.stride, job.verbose);
-  return bad;
+  return ci ? run_ci(job) : run_schedules(job);
 }

@@ -35,7 +35,8 @@ struct sim_record {
   int64_t at_ms; /* from then on it is in the log; its timestamp too */
   bool gap;      /* of a transaction that was aborted: its offset is never handed over */
   bool garbage;
-  uint8_t user, item; /* of an interaction */
+  bool deletion;      /* of an item: no value */
+  uint8_t user, item; /* of an interaction; of an item's record the latter */
   uint16_t event_id;  /* 0: none */
   uint16_t key_size, value_size;
   char key[8];
@@ -78,7 +79,7 @@ struct sim_world {
 
   /* The schedule. */
   uint32_t partitions;
-  bool late_items, all_featured;
+  bool late_items, deletions, all_featured;
   uint32_t keep, batch, backlog, parking, parking_events, reservoir, length, epoch_steps, in_flight;
   bool shrink;
   struct sim_log interactions[SIM_PARTITIONS_MAX], items;

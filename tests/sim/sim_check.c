@@ -7,6 +7,7 @@
 #include "daemon/checkpoint.h"
 #include "ingest/sequence.h"
 #include "tests/sim/sim.h"
+#include "tests/sim/sim_store.h"
 
 static char problem[600];
 #define WRONG(...) return snprintf(problem, sizeof problem, __VA_ARGS__), problem
@@ -122,6 +123,28 @@ static struct m2sed_checkpoint_state *load(const char *dir) {
   return state;
 }
 
+/* A deleted item leaves nothing behind; each of the others has its vector of the epoch that is shown. */
+static const char *check_items(void) {
+  const struct sim_field *shown = sim_store_find("m2se:model", "epoch");
+  const struct sim_record *last[SIM_ITEMS] = {0};
+  for (uint32_t i = 0; i < sim->items.count; i++)
+    last[sim->items.records[i].item] = &sim->items.records[i];
+  for (uint32_t item = 0; item < SIM_ITEMS; item++) {
+    char key[24];
+    snprintf(key, sizeof key, "m2se:item:i%u", item);
+    const struct sim_field *epoch = sim_store_find(key, "epoch"), *before = sim_store_find(key, "epoch_prev");
+    bool has =
+        shown && epoch &&
+        (strcmp(epoch->value, shown->value) == 0 || (before && strcmp(before->value, shown->value) == 0));
+    if (last[item] && last[item]->deletion && (epoch || before))
+      WRONG("i%u was deleted, and still has a vector of epoch %s", item,
+            epoch ? epoch->value : before->value);
+    if (last[item] && !last[item]->deletion && shown && !has)
+      WRONG("i%u has no vector of epoch %s, but of %s", item, shown->value, epoch ? epoch->value : "none");
+  }
+  return "";
+}
+
 const char *sim_check(const char *dir) {
   static struct expected e;
   memset(&e, 0, sizeof e);
@@ -134,6 +157,7 @@ const char *sim_check(const char *dir) {
   const char *wrong = check_counters(&e, state);
   m2sed_checkpoint_state_free(state);
   wrong = wrong[0] ? wrong : check_letters();
+  wrong = wrong[0] ? wrong : check_items();
   return wrong[0] ? wrong : check_sequences(&e);
 }
 

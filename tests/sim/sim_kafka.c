@@ -88,7 +88,7 @@ static bool hand_over(uint32_t part) {
                                            .timestamp_ms = r->at_ms,
                                            .key = r->key,
                                            .key_size = r->key_size,
-                                           .value = r->value,
+                                           .value = r->deletion ? NULL : r->value,
                                            .value_size = r->value_size};
   return r->gap || kafka->callbacks.record(kafka->callbacks.arg, &record);
 }

@@ -22,6 +22,7 @@ static void set_key(struct sim_record *record, char letter, uint32_t number) {
 static void add_item(uint32_t item, int64_t at_ms) {
   struct sim_record *record = &sim->items.records[sim->items.count++];
   record->at_ms = at_ms;
+  record->item = (uint8_t)item;
   set_key(record, 'i', item);
   float rows[3 * SIM_DIM];
   for (uint32_t i = 0; i < 3 * SIM_DIM; i++)
@@ -32,6 +33,12 @@ static void add_item(uint32_t item, int64_t at_ms) {
                                   .image_rows = {SIM_DIM, 1, rows + 2 * SIM_DIM}};
   record->value_size = (uint16_t)m2se_item_encode(&value, record->value, SIM_VALUE_MAX);
   assert(record->value_size <= SIM_VALUE_MAX);
+}
+
+static void delete_item(uint32_t item, int64_t at_ms) {
+  struct sim_record *record = &sim->items.records[sim->items.count++];
+  *record = (struct sim_record){.at_ms = at_ms, .item = (uint8_t)item, .deletion = true};
+  set_key(record, 'i', item);
 }
 
 /* A user belongs to one partition, as its key has it. */
@@ -75,7 +82,8 @@ static void draw_settings(void) {
   sim->in_flight = ONE_OF(16, 64, 2048);
   sim->shrink = sim_chance(200);
   sim->late_items = sim_chance(250);
-  sim->all_featured = sim->late_items || sim_chance(300);
+  sim->deletions = sim->late_items && sim_chance(500);
+  sim->all_featured = (sim->late_items && !sim->deletions) || sim_chance(300 * !sim->deletions);
   sim->parking = sim->late_items ? 10000 : ONE_OF(0, 5, 10000);
   /* What it drops depends on the order of the partitions, so only where there is one. */
   if (sim->partitions > 1)
@@ -86,8 +94,16 @@ static void draw_settings(void) {
 static void draw_logs(void) {
   int64_t span_ms = 500 + (int64_t)sim_draw(6000);
   uint32_t featured = sim->all_featured ? (uint32_t)SIM_ITEMS : SIM_ITEMS - 3;
-  for (uint32_t item = 0; item < featured; item++)
-    add_item(item, sim->late_items && item > 2 ? BEGIN + (int64_t)(item * span_ms / featured) : BEGIN - 1);
+  for (uint32_t item = 0; item < featured; item++) {
+    int64_t at_ms = sim->late_items && item > 2 ? BEGIN + (int64_t)(item * span_ms / featured) : BEGIN - 1;
+    add_item(item, at_ms);
+    if (sim->deletions && item > 2 && sim_chance(500)) {
+      uint32_t gone = (uint32_t)sim_draw(item + 1);
+      delete_item(gone, at_ms);
+      if (sim_chance(300))
+        add_item(gone, at_ms);
+    }
+  }
   uint32_t events = 30 + (uint32_t)sim_draw(300);
   for (uint32_t i = 0; i < events; i++)
     add_interaction((uint32_t)sim_draw(SIM_USERS), BEGIN + i * span_ms / events);

@@ -224,7 +224,8 @@ struct m2se_redis_reply *sim_store_command(const struct sim_words *words) {
   if (is(w[0], "SET") && is(w[1], "m2se:marker"))
     set(w[1].bytes, "", w[2]);
   else if (is(w[0], "UNLINK"))
-    unlink_key(w[1].bytes);
+    for (uint32_t i = 1; i < words->count; i++)
+      unlink_key(w[i].bytes);
   else if (is(w[0], "HGET")) {
     const struct sim_field *f = find(w[1].bytes, w[2].bytes);
     return f ? bytes(M2SE_REDIS_BYTES, f->value, f->size) : reply_new(M2SE_REDIS_NIL);
