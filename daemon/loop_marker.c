@@ -33,6 +33,7 @@ struct m2sed_marker {
     WIPE   /* what is left of the sequences is removed */
   } stage;
   int script;
+  uint32_t gone_next;  /* slots from here on: items that are deleted go once more */
   bool wipe_again;     /* the connection is another one since: what was removed may be back */
   char *held, *moved;  /* what Redis holds, and what it is to hold */
   char cursor[32];     /* of SCAN */
@@ -44,7 +45,10 @@ static const char LOST[] = "lost";
 
 int m2sed_marker_new(struct m2sed_loop *loop) {
   loop->marker = calloc(1, sizeof *loop->marker);
-  return loop->marker ? 0 : M2SE_ENOMEM;
+  if (!loop->marker)
+    return M2SE_ENOMEM;
+  loop->marker->gone_next = UINT32_MAX;
+  return 0;
 }
 
 void m2sed_marker_free(struct m2sed_loop *loop) {
@@ -185,7 +189,23 @@ static void wipe(struct m2sed_loop *loop) {
   begin_scan(loop);
 }
 
+/* Older data has the vectors of items that were deleted since. */
+static void delete_items_again(struct m2sed_loop *loop) {
+  uint32_t *slot = &loop->marker->gone_next, size;
+  for (; *slot < m2sed_catalogue_count(loop->catalogue) && !m2se_redis_is_full(loop->redis); ++*slot) {
+    if (m2sed_catalogue_state(loop->catalogue, *slot) != M2SED_ITEM_DELETED)
+      continue;
+    const char *id = m2sed_catalogue_id(loop->catalogue, *slot, &size);
+    int code = m2se_publish_item_delete(loop->publisher, id, size, NULL, NULL);
+    if (code && code != M2SE_EIO)
+      m2sed_loop_fail(loop, code, "deleting an item again: %s", m2se_error_text(code));
+  }
+  if (*slot >= m2sed_catalogue_count(loop->catalogue))
+    *slot = UINT32_MAX;
+}
+
 void m2sed_marker_advance(struct m2sed_loop *loop) {
+  delete_items_again(loop);
   if (loop->marker->stage == DRAIN && m2sed_loop_forget_events(loop))
     wipe(loop);
   else if (loop->events_end > loop->marker->covered)
@@ -219,6 +239,7 @@ static void lost(struct m2sed_loop *loop) {
   M2SED_LOG(loop->log, ERROR, "Redis has lost sequences: all are made again from the log");
   take_text(loop, &loop->marker->held, LOST);
   loop->marker->stage = DRAIN;
+  loop->marker->gone_next = 0;
   if (loop->engine_started &&
       loop->phase <= M2SED_PHASE_RUNNING) /* vectors of items and the model went too */
     m2sed_loop_to_trainer(loop, &(struct m2sed_train_message){.kind = M2SED_TRAIN_COPY});

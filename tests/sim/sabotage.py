@@ -1,5 +1,5 @@
-"""Would the simulator notice? Each patch of sabotage/ breaks the daemon in one place; with it, one of the first schedules must
-fail. A patch that no longer applies, or a break that no schedule finds, is an error.
+"""Would the simulator notice? Each patch of sabotage/ breaks the daemon in one place; with it, one of the first schedules
+must fail. A patch that no longer applies, or a break that no schedule finds, is an error.
 
     sabotage.py SOURCE SCRATCH [NAME...]     long: without M2SED_LONG=1 it is skipped (exit code 77)"""
 
@@ -51,7 +51,8 @@ def main():
     names = sys.argv[3:]
     copy(source, scratch)
     launcher = ["-DCMAKE_C_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else []
-    must("cmake", "-S", scratch, "-B", scratch / "build", "-DCMAKE_BUILD_TYPE=Release", "-DM2SED_TESTS=ON", "-DM2SED_WERROR=ON", *launcher)
+    settings = ["-DCMAKE_BUILD_TYPE=Release", "-DM2SED_TESTS=ON", "-DM2SED_WERROR=ON", *launcher]
+    must("cmake", "-S", scratch, "-B", scratch / "build", *settings)
     missed = []
     for patch in sorted((source / "tests/sim/sabotage").glob("*.patch")):
         if names and patch.stem not in names:

@@ -41,6 +41,15 @@ static void delete_item(uint32_t item, int64_t at_ms) {
   set_key(record, 'i', item);
 }
 
+/* With the features that it had: the vector of an epoch that readers see stays as it is. */
+static void add_again(uint32_t item, int64_t at_ms) {
+  uint32_t i = 0;
+  while (sim->items.records[i].item != item || sim->items.records[i].deletion)
+    i++;
+  sim->items.records[sim->items.count] = sim->items.records[i];
+  sim->items.records[sim->items.count++].at_ms = at_ms;
+}
+
 /* A user belongs to one partition, as its key has it. */
 static void add_interaction(uint32_t user, int64_t at_ms) {
   struct sim_log *log = &sim->interactions[user % sim->partitions];
@@ -101,7 +110,7 @@ static void draw_logs(void) {
       uint32_t gone = (uint32_t)sim_draw(item + 1);
       delete_item(gone, at_ms);
       if (sim_chance(300))
-        add_item(gone, at_ms);
+        add_again(gone, at_ms);
     }
   }
   uint32_t events = 30 + (uint32_t)sim_draw(300);
