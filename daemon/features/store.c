@@ -24,7 +24,7 @@ struct reference {
 };
 
 struct item_head { /* references follow */
-  uint64_t sequence;
+  uint64_t sequence, version;
 };
 
 struct content_head { /* state HAS_ROW: float [dim] follows; REFUSED: the reason */
@@ -294,13 +294,12 @@ static const struct reference *item_references(const struct m2sed_store *store) 
   return (const struct reference *)(store->item + sizeof(struct item_head)); /* bytes only: no alignment */
 }
 
-static int put_item(struct m2sed_store *store, const char *id, uint64_t sequence,
+static int put_item(struct m2sed_store *store, const char *id, const struct item_head *head,
                     const struct reference *references, uint32_t count, struct m2se_error *error) {
-  struct item_head head = {sequence};
-  memcpy(store->item, &head, sizeof head);
-  memmove(store->item + sizeof head, references, count * sizeof *references);
+  memcpy(store->item, head, sizeof *head);
+  memmove(store->item + sizeof *head, references, count * sizeof *references);
   return m2sed_kv_put(store->kv, ITEMS, id_span(id),
-                      span(store->item, sizeof head + count * sizeof *references), error);
+                      span(store->item, sizeof *head + count * sizeof *references), error);
 }
 
 static int drop_pending(struct m2sed_store *store, uint64_t sequence, struct m2se_error *error) {
@@ -328,8 +327,8 @@ static int add_pending(struct m2sed_store *store, const char *id, uint64_t *sequ
   return m2sed_kv_put(store->kv, PENDING, span(own, sizeof own), id_span(id), error);
 }
 
-int m2sed_store_put_item(struct m2sed_store *store, const char *id, const struct m2sed_content *contents,
-                         uint32_t count, struct m2se_error *error) {
+int m2sed_store_put_item(struct m2sed_store *store, const char *id, uint64_t version,
+                         const struct m2sed_content *contents, uint32_t count, struct m2se_error *error) {
   assert(count <= M2SED_STORE_CONTENTS_MAX);
   for (uint32_t i = 0; i < count; i++) {
     store->references[i].kind = (uint8_t)contents[i].kind;
@@ -350,14 +349,17 @@ int m2sed_store_put_item(struct m2sed_store *store, const char *id, const struct
   for (int32_t i = 0; i < count_before && code == 0 && !same; i++) {
     code = drop_content(store, item_references(store)[i].digest, error);
   }
-  bool is_pending = before.sequence != 0;
-  if (code == 0 && same && is_pending == (waiting > 0)) {
-    return waiting;
+  struct item_head head = {.version = version};
+  if (code == 0 && same && (before.sequence != 0) == (waiting > 0)) { /* it keeps its place */
+    if (before.version == version) {
+      return waiting;
+    }
+    head.sequence = before.sequence;
+  } else {
+    code = code ? code : drop_pending(store, before.sequence, error);
+    code = code || waiting == 0 ? code : add_pending(store, id, &head.sequence, error);
   }
-  uint64_t sequence = 0;
-  code = code ? code : drop_pending(store, before.sequence, error);
-  code = code || waiting == 0 ? code : add_pending(store, id, &sequence, error);
-  code = code ? code : put_item(store, id, sequence, store->references, count, error);
+  code = code ? code : put_item(store, id, &head, store->references, count, error);
   return code ? code : waiting;
 }
 
@@ -416,6 +418,7 @@ int m2sed_store_get_item(struct m2sed_store *store, const char *id, struct m2sed
     return code;
   }
   memmove(item->id, id, strlen(id) + 1); /* it may be that of the item itself */
+  item->version = head.version;
   item->sequence = head.sequence;
   item->content_count = (uint32_t)count;
   item->waiting = 0;
@@ -465,7 +468,8 @@ int m2sed_store_finish_item(struct m2sed_store *store, const char *id, struct m2
     return code;
   }
   code = drop_pending(store, head.sequence, error);
-  return code ? code : put_item(store, id, 0, item_references(store), (uint32_t)count, error);
+  head.sequence = 0;
+  return code ? code : put_item(store, id, &head, item_references(store), (uint32_t)count, error);
 }
 
 int m2sed_store_count(struct m2sed_store *store, struct m2sed_store_counts *counts,

@@ -74,6 +74,7 @@ struct m2sed_store_content {
 
 struct m2sed_store_item {
   char id[M2SED_STORE_ID_MAX + 1];
+  uint64_t version;  /* of its record, as put_item was told */
   uint64_t sequence; /* larger is newer; 0: not pending */
   uint32_t waiting;  /* contents that have to be computed */
   uint32_t content_count;
@@ -102,9 +103,9 @@ void m2sed_store_digest(const struct m2sed_content *content, uint8_t digest[M2SE
 
 /* The item as its newest record has it. Returns how many of its contents have to be computed; 0: all is
  * known, the rows can be read at once, and the item is not pending. A record that says what is known already
- * changes nothing. id: 1 to 128 bytes; count: at most M2SED_STORE_CONTENTS_MAX. */
-int m2sed_store_put_item(struct m2sed_store *store, const char *id, const struct m2sed_content *contents,
-                         uint32_t count, struct m2se_error *error);
+ * changes nothing but the version. id: 1 to 128 bytes; count: at most M2SED_STORE_CONTENTS_MAX. */
+int m2sed_store_put_item(struct m2sed_store *store, const char *id, uint64_t version,
+                         const struct m2sed_content *contents, uint32_t count, struct m2se_error *error);
 /* 0 also if there is none. */
 int m2sed_store_delete_item(struct m2sed_store *store, const char *id, struct m2se_error *error);
 

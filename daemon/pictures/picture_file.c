@@ -101,23 +101,45 @@ static int read_opened(int fd, uint32_t bytes_max, uint8_t **bytes, size_t *size
   return 0;
 }
 
-int m2sed_picture_file_read(const char *root, const char *path, uint32_t bytes_max, uint8_t **bytes,
-                            size_t *size, struct m2se_error *error) {
-  *bytes = NULL;
-  *size = 0;
+/* *fd: closed by the caller if 0 is returned. */
+static int open_file(const char *root, const char *path, int *fd, struct m2se_error *error) {
   if (root && root[0] == '\0') {
     return refuse(error, M2SED_PICTURE_NO_ROOT, "features.image_root");
   }
   if (path[0] == '\0') {
     return refuse(error, M2SED_PICTURE_NOT_FOUND, "the path is empty");
   }
-  int fd;
-  int reason = 0;
   if (root) {
-    reason = open_beneath(root, path, &fd, error);
-  } else if ((fd = open(path, OPEN_FLAGS)) < 0) {
-    reason = refuse_open(error, errno);
+    return open_beneath(root, path, fd, error);
   }
+  *fd = open(path, OPEN_FLAGS);
+  return *fd < 0 ? refuse_open(error, errno) : 0;
+}
+
+int m2sed_picture_file_look(const char *root, const char *path, uint64_t *size, int64_t *changed_ns,
+                            struct m2se_error *error) {
+  int fd;
+  int reason = open_file(root, path, &fd, error);
+  if (reason != 0) {
+    return reason;
+  }
+  struct stat about;
+  if (fstat(fd, &about) != 0) {
+    reason = refuse(error, M2SED_PICTURE_UNREADABLE, strerror(errno));
+  } else {
+    *size = (uint64_t)about.st_size;
+    *changed_ns = (int64_t)about.st_mtim.tv_sec * 1000000000 + about.st_mtim.tv_nsec;
+  }
+  close(fd);
+  return reason;
+}
+
+int m2sed_picture_file_read(const char *root, const char *path, uint32_t bytes_max, uint8_t **bytes,
+                            size_t *size, struct m2se_error *error) {
+  *bytes = NULL;
+  *size = 0;
+  int fd;
+  int reason = open_file(root, path, &fd, error);
   if (reason != 0) {
     return reason;
   }

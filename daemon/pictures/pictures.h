@@ -93,6 +93,11 @@ int m2sed_pictures_decode_file(struct m2sed_pictures *pictures, const char *root
 int m2sed_picture_file_read(const char *root, const char *path, uint32_t bytes_max, uint8_t **bytes,
                             size_t *size, struct m2se_error *error);
 
+/* What such a file looks like without opening its content: another size or time of change is another picture.
+ * 0, a reason, or a negative error. Any thread. */
+int m2sed_picture_file_look(const char *root, const char *path, uint64_t *size, int64_t *changed_ns,
+                            struct m2se_error *error);
+
 struct m2sed_pictures_counters m2sed_pictures_count(const struct m2sed_pictures *pictures);
 
 #endif

@@ -31,7 +31,7 @@ static int put(struct work *work, uint32_t n, const char *id, struct m2se_error 
   snprintf(picture, sizeof picture, "a picture of item %u, seed %u", n, work->seed);
   struct m2sed_content contents[] = {{M2SED_CONTENT_TEXT, text, sizeof text},
                                      {M2SED_CONTENT_PICTURE, picture, sizeof picture}};
-  return m2sed_store_put_item(work->store, id, contents, 2, error);
+  return m2sed_store_put_item(work->store, id, 0, contents, 2, error);
 }
 
 /* As the daemon does: a commit for what came together, another for the rows of a mini-batch. */

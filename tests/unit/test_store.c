@@ -55,7 +55,7 @@ static struct m2sed_content text(const char *what) {
 static int put(struct m2sed_store *store, const char *id, const char *one, const char *two) {
   struct m2sed_content contents[2] = {text(one), text(two ? two : "")};
   struct m2se_error error = {0};
-  int waiting = m2sed_store_put_item(store, id, contents, two ? 2 : 1, &error);
+  int waiting = m2sed_store_put_item(store, id, 7, contents, two ? 2 : 1, &error);
   if (waiting < 0)
     fail_msg("%s", error.text);
   return waiting;
@@ -174,6 +174,10 @@ static void test_the_newest_first(void **state) {
   expect_order(store, "cba");
   put(store, "a", "1", NULL); // says nothing new
   expect_order(store, "cba");
+  struct m2sed_content same = text("1");
+  assert_int_equal(m2sed_store_put_item(store, "a", 9, &same, 1, NULL), 1);
+  expect_order(store, "cba");
+  assert_int_equal(item.version, 9); // the last one shown is a
   put(store, "a", "4", NULL);
   expect_order(store, "acb");
   compute(store, "3", 0);
@@ -201,7 +205,7 @@ static void test_poison_and_retries(void **state) {
   struct m2sed_content picture = {M2SED_CONTENT_PICTURE, "GIF89a", 6};
   uint8_t digest[M2SED_DIGEST_BYTES];
   m2sed_store_digest(&picture, digest);
-  assert_int_equal(m2sed_store_put_item(store, "a", &picture, 1, NULL), 1);
+  assert_int_equal(m2sed_store_put_item(store, "a", 7, &picture, 1, NULL), 1);
   assert_int_equal(m2sed_store_retry(store, digest, 5000, NULL), 0);
   assert_int_equal(m2sed_store_get_item(store, "a", &item, NULL), 1);
   assert_int_equal(item.contents[0].attempts, 1);
@@ -212,9 +216,10 @@ static void test_poison_and_retries(void **state) {
   memcpy(reason, "not_a_picture", 13);
   reason[sizeof reason - 1] = '\0';
   assert_int_equal(m2sed_store_refuse(store, digest, reason, NULL), 0);
-  assert_int_equal(m2sed_store_put_item(store, "a", &picture, 1, NULL), 0);
-  assert_int_equal(m2sed_store_put_item(store, "b", &picture, 1, NULL), 0);
+  assert_int_equal(m2sed_store_put_item(store, "a", 7, &picture, 1, NULL), 0);
+  assert_int_equal(m2sed_store_put_item(store, "b", 8, &picture, 1, NULL), 0);
   assert_int_equal(m2sed_store_get_item(store, "b", &item, NULL), 1);
+  assert_int_equal(item.version, 8);
   assert_int_equal(item.contents[0].state, M2SED_CONTENT_REFUSED);
   assert_int_equal(item.contents[0].reason_size, M2SED_STORE_REASON_MAX);
   assert_memory_equal(item.contents[0].reason, "not_a_picturexxx", 16);
@@ -291,7 +296,7 @@ static void test_a_full_store_works_on(void **state) {
     struct m2sed_content content = {M2SED_CONTENT_TEXT, large, 100000U - (size_t)count};
     char id[16];
     snprintf(id, sizeof id, "%d", count);
-    code = m2sed_store_put_item(store, id, &content, 1, &error);
+    code = m2sed_store_put_item(store, id, 7, &content, 1, &error);
     code = code < 0 ? code : m2sed_store_commit(store, &error);
     count++;
     assert_true(count < 100);
