@@ -35,7 +35,7 @@ enum {
   M2SED_STORE_REASON_MAX = 200, /* bytes of a reason that are kept */
 };
 
-/* Numbers are on disk. A path is a picture that was not there to be read; its bytes are the path. */
+/* Numbers are on disk. A path stands for a file as it looked: size, time of change and name. */
 enum m2sed_content_kind {
   M2SED_CONTENT_TEXT,
   M2SED_CONTENT_PICTURE,
