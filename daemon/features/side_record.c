@@ -55,7 +55,7 @@ struct m2sed_side_record *m2sed_side_record_deletion(const char *id, uint64_t ve
   struct m2sed_side_record *record = malloc(sizeof *record);
   if (record) {
     *record = (struct m2sed_side_record){.version = version, .is_deletion = true, .bytes = sizeof *record};
-    memcpy(record->id, id, size);
+    memcpy(record->id, id, size + 1);
   }
   return record;
 }
