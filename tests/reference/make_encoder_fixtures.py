@@ -12,6 +12,7 @@ import tempfile
 try:
     import numpy
     import PIL.Image
+    import tokenizers
     import torch
     import transformers  # noqa: F401
     from safetensors.torch import load_file, save_file
@@ -85,7 +86,44 @@ def resize(folder):
     return expected
 
 
+LONG = "a much longer phrase than any text of this model may be"
+WORDS = ["cat", "  dog ", "", "small black dog\r", "rock'n'roll", "café", "猫", "item", "user model", "the", LONG, "queue"]
+
+
+def words(folder):
+    """A CLIP with a vocabulary, a dictionary with odd lines, and every word's cosine with every picture."""
+    vocabulary = os.path.join(HOME, "..", "tokenizers", "clip", "tokenizer.json")
+    with open(vocabulary, "rb") as source, open(os.path.join(folder, "tokenizer.json"), "wb") as copy:
+        copy.write(source.read())
+    with open(os.path.join(folder, "words.txt"), "w", encoding="utf-8", newline="") as file:
+        file.write("\n".join(WORDS))
+    tokenizer = tokenizers.Tokenizer.from_file(vocabulary)
+    ends = [tokenizer.token_to_id(token) for token in ("<|startoftext|>", "<|endoftext|>")]
+    text = {"vocab_size": tokenizer.get_vocab_size(), "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
+    text.update({"bos_token_id": ends[0], "eos_token_id": ends[1]})
+    vision = {"hidden_size": 8, "intermediate_size": 8, "patch_size": 6}
+    model = models.make_clip(folder, 8, torch.float16, text=text, vision=vision)
+    limit = model.config.text_config.max_position_embeddings
+
+    def vector(text):
+        ids = tokenizer.encode(text).ids
+        return models.unit(models.clip_text(model, ids if len(ids) <= limit else ids[: limit - 1] + ends[1:]))
+
+    pixels = torch.randn((3, 3, 12, 12), generator=torch.Generator().manual_seed(7))
+    pictures = models.unit(models.clip_images(model, pixels))
+    found = [word.strip() for word in WORDS if word.strip()]
+    alone = torch.stack([vector(word) for word in found])
+    two = torch.stack([vector(f"a photo of a {word}") + vector(f"{word}!") for word in found])
+    return {
+        "pixel_values": pixels,
+        "pictures": pictures,
+        "alone": pictures @ alone.T,
+        "two": pictures @ models.unit(two).T,
+    }
+
+
 CASES = {
+    "words": words,
     "resize": resize,
     "bert": lambda folder: bert(folder, False),
     "bert_renamed": lambda folder: bert(folder, True),
