@@ -30,15 +30,15 @@ struct flags {
 };
 
 static const char usage[] =
-    "m2se_bench train|encode|ingest|store|embed [OPTION...]\n"
+    "m2se_bench train|encode|ingest|store|embed|embed-image [OPTION...]\n"
     "\n"
     "  train   steps over random mini-batches, finding their distinct items included\n"
     "  encode  user vectors from ready item states, and item vectors from feature rows\n"
     "  ingest  decode, the user's sequence in a redis-server of its own, ring; bytes a user takes there\n"
     "  store   --items of one text and one picture in the store of feature rows, --dim wide\n"
-    "  embed   vectors of texts, with a BERT folder\n"
+    "  embed   vectors of texts, with a BERT folder; embed-image: of pictures, with a CLIP folder\n"
     "\n"
-    "  --batch N         sequences of a mini-batch (1024); texts of a call (32)\n"
+    "  --batch N         sequences of a mini-batch (1024); texts (32) or pictures (8) of a call\n"
     "  --len-min N, --len-max N   lengths of sequences, uniform (1, 15)\n"
     "  --items N         items they are drawn from, uniform (1600)\n"
     "  --text-rows N, --image-rows N, --dim N   feature rows of an item, their width (1, 15, 768)\n"
@@ -131,7 +131,7 @@ static struct flags parse(int count, char **arguments) {
     fail(EX_USAGE, "one command, --len-min at most --len-max, and rows in one modality at least", "");
   }
   f.command = arguments[optind];
-  f.embed.batch = f.batch ? f.batch : 32;
+  f.embed.batch = f.batch ? f.batch : strcmp(f.command, "embed-image") ? 32 : 8;
   f.batch = f.batch ? f.batch : 1024;
   return f;
 }
@@ -439,18 +439,19 @@ int main(int count, char **arguments) {
     if (m2se_bench_store(flags.items, flags.dim, flags.seed, &error)) {
       fail(EX_UNAVAILABLE, "store", error.text);
     }
-  } else if (!strcmp(flags.command, "embed")) {
+  } else if (!strcmp(flags.command, "embed") || !strcmp(flags.command, "embed-image")) {
+    bool images = flags.command[5] != 0;
     flags.embed.threads = flags.threads;
     flags.embed.steps = flags.steps;
     flags.embed.seed = flags.seed;
     if (!flags.embed.model) {
-      fail(EX_USAGE, "embed", "needs --model DIR");
+      fail(EX_USAGE, flags.command, "needs --model DIR");
     }
-    if (m2se_bench_embed(&flags.embed, &workers, &error)) {
-      fail(EX_DATAERR, "embed", error.text);
+    if ((images ? m2se_bench_embed_image : m2se_bench_embed)(&flags.embed, &workers, &error)) {
+      fail(EX_DATAERR, flags.command, error.text);
     }
   } else {
-    fail(EX_USAGE, flags.command, "the commands are train, encode, ingest, store and embed");
+    fail(EX_USAGE, flags.command, "the commands are train, encode, ingest, store, embed and embed-image");
   }
   m2sed_pool_free(pool);
   give_back();

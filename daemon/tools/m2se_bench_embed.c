@@ -7,6 +7,7 @@
 #include "model/blas.h"
 #include "model/random.h"
 #include "model/text/bert.h"
+#include "model/vision/clip.h"
 
 enum { SQUARE = 1024, PEAK_TRIES = 3 };
 
@@ -21,6 +22,8 @@ struct task {
 struct bench {
   const struct m2se_bench_embed_flags *flags;
   struct m2se_bert *bert;
+  struct m2se_clip *clip; /* NULL: texts */
+  float *pixels;          /* [batch, 3, size, size] */
   uint32_t *ids, *ptr;
   struct task *tasks; /* [threads] */
   double flops;       /* of a call */
@@ -45,7 +48,11 @@ static void measure_peak(struct task *task) {
   }
 }
 
-static void embed_texts(struct bench *b, struct task *task) {
+static void embed(struct bench *b, struct task *task) {
+  if (b->clip) {
+    m2se_clip_encode_images(b->clip, task->scratch, b->pixels, b->flags->batch, true, task->vectors, NULL);
+    return;
+  }
   m2se_bert_encode(b->bert, task->scratch, b->ids, b->ptr, b->flags->batch, m2se_bert_pooling(b->bert), true,
                    task->vectors, NULL);
 }
@@ -55,10 +62,10 @@ static void run_task(void *arg, uint32_t t, uint32_t w) {
   struct bench *b = arg;
   struct task *task = &b->tasks[t];
   measure_peak(task);
-  embed_texts(b, task); /* caches and pages are warm then */
+  embed(b, task); /* caches and pages are warm then */
   double begin = thread_seconds();
   for (uint32_t i = 0; i < b->flags->steps; i++)
-    embed_texts(b, task);
+    embed(b, task);
   task->cpu_seconds = thread_seconds() - begin;
   measure_peak(task);
 }
@@ -99,23 +106,50 @@ static int draw_texts(struct bench *b) {
   return 0;
 }
 
-static int make_tasks(struct bench *b) {
+static int make_task(struct bench *b, struct task *task) {
   const struct m2se_bench_embed_flags *f = b->flags;
-  const uint32_t all = b->ptr[f->batch];
-  uint32_t rows = f->rows && f->rows < all ? f->rows : all;
-  rows = rows < f->tokens ? f->tokens : rows;
-  b->tasks = calloc(f->threads, sizeof *b->tasks);
-  for (uint32_t t = 0; b->tasks && t < f->threads; t++) {
-    struct task *task = &b->tasks[t];
-    task->scratch = m2se_bert_scratch_new(b->bert, rows, f->tokens);
-    task->vectors = calloc((size_t)f->batch * b->dim, sizeof *task->vectors);
-    task->squares = calloc(3 * (size_t)SQUARE * SQUARE, sizeof *task->squares);
-    if (!task->scratch || !task->vectors || !task->squares)
-      return -1;
-    for (size_t i = 0; i < 3 * (size_t)SQUARE * SQUARE; i++)
-      task->squares[i] = (float)(i % 13) - 6;
+  if (b->clip) {
+    task->scratch = m2se_clip_scratch_new(b->clip, M2SE_CLIP_VISION, f->batch);
+  } else {
+    const uint32_t all = b->ptr[f->batch], rows = f->rows && f->rows < all ? f->rows : all;
+    task->scratch = m2se_bert_scratch_new(b->bert, rows < f->tokens ? f->tokens : rows, f->tokens);
   }
-  return b->tasks ? 0 : -1;
+  task->vectors = calloc((size_t)f->batch * b->dim, sizeof *task->vectors);
+  task->squares = calloc(3 * (size_t)SQUARE * SQUARE, sizeof *task->squares);
+  if (!task->scratch || !task->vectors || !task->squares)
+    return -1;
+  for (size_t i = 0; i < 3 * (size_t)SQUARE * SQUARE; i++)
+    task->squares[i] = (float)(i % 13) - 6;
+  return 0;
+}
+
+/* Runs and reports, and takes everything away. */
+static int run(struct bench *b, const char *name, const struct m2se_workers *workers, int code,
+               struct m2se_error *error) {
+  const struct m2se_bench_embed_flags *f = b->flags;
+  b->tasks = calloc(f->threads, sizeof *b->tasks);
+  for (uint32_t t = 0; !code && t < f->threads; t++)
+    if (!b->tasks || make_task(b, &b->tasks[t]))
+      code = m2se_error_set(error, M2SE_ENOMEM, "no memory for %u at a time", f->batch);
+  if (!code) {
+    workers->run(workers->pool, run_task, b, f->threads);
+    report(b, name);
+  }
+  for (uint32_t t = 0; b->tasks && t < f->threads; t++) {
+    if (b->clip)
+      m2se_clip_scratch_free(b->tasks[t].scratch);
+    else
+      m2se_bert_scratch_free(b->tasks[t].scratch);
+    free(b->tasks[t].vectors);
+    free(b->tasks[t].squares);
+  }
+  free(b->tasks);
+  free(b->ids);
+  free(b->ptr);
+  free(b->pixels);
+  m2se_bert_free(b->bert);
+  m2se_clip_free(b->clip);
+  return code;
 }
 
 int m2se_bench_embed(const struct m2se_bench_embed_flags *flags, const struct m2se_workers *workers,
@@ -125,24 +159,28 @@ int m2se_bench_embed(const struct m2se_bench_embed_flags *flags, const struct m2
   if (!code && flags->tokens > m2se_bert_len_max(b.bert))
     code =
         m2se_error_set(error, M2SE_EINVAL, "--tokens: the model takes %u at most", m2se_bert_len_max(b.bert));
+  if (!code && draw_texts(&b))
+    code = m2se_error_set(error, M2SE_ENOMEM, "no memory for %u texts", flags->batch);
   if (!code) {
     b.dim = m2se_bert_dim(b.bert);
-    if (draw_texts(&b) || make_tasks(&b))
-      code = m2se_error_set(error, M2SE_ENOMEM, "no memory for %u texts", flags->batch);
-  }
-  if (!code) {
     b.flops = m2se_bert_flops(b.bert, b.ptr, flags->batch, m2se_bert_pooling(b.bert));
-    workers->run(workers->pool, run_task, &b, flags->threads);
-    report(&b, "embed");
   }
-  for (uint32_t t = 0; b.tasks && t < flags->threads; t++) {
-    m2se_bert_scratch_free(b.tasks[t].scratch);
-    free(b.tasks[t].vectors);
-    free(b.tasks[t].squares);
+  return run(&b, "embed", workers, code, error);
+}
+
+int m2se_bench_embed_image(const struct m2se_bench_embed_flags *flags, const struct m2se_workers *workers,
+                           struct m2se_error *error) {
+  struct bench b = {.flags = flags};
+  int code = m2se_clip_load(&b.clip, flags->model, M2SE_CLIP_VISION, error);
+  if (!code) {
+    const size_t size = m2se_clip_image_size(b.clip), numbers = flags->batch * 3 * size * size;
+    b.dim = m2se_clip_dim(b.clip);
+    b.flops = m2se_clip_image_flops(b.clip, flags->batch);
+    b.pixels = calloc(numbers, sizeof *b.pixels);
+    if (!b.pixels)
+      code = m2se_error_set(error, M2SE_ENOMEM, "no memory for %u pictures", flags->batch);
+    for (size_t i = 0; b.pixels && i < numbers; i++)
+      b.pixels[i] = (float)(i * 2654435761u % 1000) / 500 - 1;
   }
-  free(b.tasks);
-  free(b.ids);
-  free(b.ptr);
-  m2se_bert_free(b.bert);
-  return code;
+  return run(&b, "embed-image", workers, code, error);
 }

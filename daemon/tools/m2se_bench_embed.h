@@ -11,7 +11,7 @@ struct m2se_bench_embed_flags {
   const char *model;           /* a Hugging Face folder */
   uint32_t tokens, tokens_min; /* of a text: lengths are spread evenly from tokens_min (0: all alike) */
   uint32_t batch;              /* texts or pictures a call */
-  uint32_t rows;               /* ids computed at a time; 0: all of a call */
+  uint32_t rows;               /* ids computed at a time; 0: all of a call; not of pictures */
   uint32_t steps;              /* calls that are timed, each on every thread */
   uint32_t seed, threads;
 };
@@ -19,5 +19,7 @@ struct m2se_bench_embed_flags {
 /* Each prints one JSON line. Of model/error.h. */
 int m2se_bench_embed(const struct m2se_bench_embed_flags *flags, const struct m2se_workers *workers,
                      struct m2se_error *error);
+int m2se_bench_embed_image(const struct m2se_bench_embed_flags *flags, const struct m2se_workers *workers,
+                           struct m2se_error *error);
 
 #endif
