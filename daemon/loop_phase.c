@@ -172,8 +172,7 @@ void m2sed_loop_advance(struct m2sed_loop *loop) {
       enter(loop, M2SED_PHASE_REDIS);
     break;
   case M2SED_PHASE_REDIS:
-    if (!loop->redis_closing &&
-        ((m2se_redis_pending(loop->redis) == 0 && m2sed_standby_released(loop)) || waited_too_long(loop))) {
+    if (!loop->redis_closing && (m2se_redis_pending(loop->redis) == 0 || waited_too_long(loop))) {
       loop->redis_closing = true;
       m2se_redis_close(loop->redis, on_redis_closing, loop);
     }

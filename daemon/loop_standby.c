@@ -15,6 +15,7 @@
 enum {
   ASK_MS_MAX = 500, /* while another one holds it */
   TICK_MS = 100,    /* of m2sed_standby_tick */
+  RELEASE_TICKS_MAX = 10,
   SILENCE_MS = 3000
 };
 
@@ -25,7 +26,7 @@ struct m2sed_standby {
   int64_t others_renewed_ms; /* when the one before last did, as far as we know; 0: there was none */
   int64_t takeover_ms;       /* 0: not yet */
   uint32_t unanswered_ticks; /* in a row, with a question open */
-  bool expelled, closing, closed;
+  bool expelled, releasing, closing, closed;
 };
 
 void m2sed_loop_fenced(struct m2sed_loop *loop, const char *why) {
@@ -169,10 +170,22 @@ const char *m2sed_standby_reason(const struct m2sed_loop *loop) {
   return standby->others_renewed_ms ? "another daemon is active" : "the lease is asked for";
 }
 
+static void on_closed(void *arg) {
+  struct m2sed_loop *loop = arg;
+  loop->standby->closed = true;
+  m2sed_loop_end(loop);
+}
+
 void m2sed_standby_tick(struct m2sed_loop *loop) {
   struct m2sed_standby *standby = loop->standby;
   if (!standby || standby->closing)
     return;
+  if (standby->releasing) {
+    standby->closing = m2se_lease_idle(standby->lease) || ++standby->unanswered_ticks > RELEASE_TICKS_MAX;
+    if (standby->closing)
+      m2se_lease_close(standby->lease, on_closed, loop);
+    return;
+  }
   look_for_work(loop);
   end_if_cut_off(loop);
   int64_t every_ms = standby->lease_ms / 3;
@@ -225,27 +238,16 @@ int m2sed_standby_begin(struct m2sed_loop *loop, struct m2se_error *error) {
   return code;
 }
 
-bool m2sed_standby_released(struct m2sed_loop *loop) {
-  if (loop->standby)
-    m2se_lease_release(loop->standby->lease);
-  return !loop->standby || m2se_lease_idle(loop->standby->lease);
-}
-
-static void on_closed(void *arg) {
-  struct m2sed_loop *loop = arg;
-  loop->standby->closed = true;
-  m2sed_loop_end(loop);
-}
-
 bool m2sed_standby_close(struct m2sed_loop *loop) {
   struct m2sed_standby *standby = loop->standby;
   if (!standby || !standby->lease || standby->closed)
     return true;
-  if (!standby->closing) {
-    standby->closing = true;
-    m2se_lease_close(standby->lease, on_closed, loop);
+  if (!standby->releasing) {
+    standby->releasing = true;
+    standby->unanswered_ticks = 0;
+    m2se_lease_release(standby->lease);
   }
-  return false;
+  return false; /* goes on in m2sed_standby_tick */
 }
 
 void m2sed_standby_free(struct m2sed_loop *loop) {

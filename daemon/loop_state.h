@@ -195,8 +195,9 @@ int m2sed_standby_begin(struct m2sed_loop *loop, struct m2se_error *error);
 void m2sed_loop_fenced(struct m2sed_loop *loop, const char *why);
 void m2sed_standby_status(const struct m2sed_loop *loop, struct m2se_status_lease *status);
 const char *m2sed_standby_reason(const struct m2sed_loop *loop); /* what a standby waits for */
-bool m2sed_standby_released(struct m2sed_loop *loop);            /* gives the lease back, at the end */
-bool m2sed_standby_close(struct m2sed_loop *loop); /* true: closed, else it calls m2sed_loop_end later */
+/* Gives the lease back, once Redis is closed: whoever gets it ends connections of ours that are left. True:
+ * all is closed; else it calls m2sed_loop_end later. */
+bool m2sed_standby_close(struct m2sed_loop *loop);
 void m2sed_standby_free(struct m2sed_loop *loop);
 
 /* ---- loop_phase.c ---- */
