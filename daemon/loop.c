@@ -298,7 +298,8 @@ int m2sed_loop_run(const struct m2sed_loop_options *options, struct m2sed_loop_s
     turn(loop);
   else
     give_up(loop);
-  uv_run(&handles->uv, UV_RUN_DEFAULT);
+  if (!loop->stop_at_once) /* while it started */
+    uv_run(&handles->uv, UV_RUN_DEFAULT);
   if (loop->stop_at_once)
     return 1; /* threads and connections end with the process */
   if (!code) {

@@ -146,8 +146,10 @@ static void look_for_work(struct m2sed_loop *loop) {
  * partitions that we hold. Ticks are counted, not time: a loop that was held up has answers to read first. */
 static void end_if_cut_off(struct m2sed_loop *loop) {
   struct m2sed_standby *standby = loop->standby;
-  standby->unanswered_ticks = m2se_lease_idle(standby->lease) ? 0 : standby->unanswered_ticks + 1;
-  if (loop->fence && (int64_t)standby->unanswered_ticks * TICK_MS > 3 * standby->lease_ms)
+  bool waits =
+      loop->fence && !m2se_lease_idle(standby->lease); /* a standby may wait for as long as it takes */
+  standby->unanswered_ticks = waits ? standby->unanswered_ticks + 1 : 0;
+  if ((int64_t)standby->unanswered_ticks * TICK_MS > 3 * standby->lease_ms)
     m2sed_loop_fenced(loop, "Redis has not answered for three times standby.lease_seconds");
 }
 
