@@ -153,13 +153,21 @@
     "Several daemons may share redis.prefix and checkpoint.dir: one is active, the others wait until it " \
     "has not renewed its lease in Redis for so long, seconds. Longer than loading a checkpoint takes, and " \
     "than Kafka takes for an answer; 10 is a good choice. 0: no lease, one daemon at a time.") \
-  X(features, store, TEXT, "", 0, 400, "", RESERVED, \
-    "Folder of the feature rows computed from texts and images.") \
-  X(features, text_model, TEXT, "", 0, 400, "", RESERVED, "Folder of the text model.") \
-  X(features, image_model, TEXT, "", 0, 400, "", RESERVED, "Folder of the image model.") \
-  X(features, words, TEXT, "", 0, 400, "", RESERVED, "File of the words that describe images.") \
-  X(features, words_per_image, COUNT, "15", 1, 256, "", RESERVED, "Words for each image.") \
-  X(features, image_root, TEXT, "", 0, 400, "", RESERVED, "Folder under which image paths are looked up.") \
+  X(features, store, TEXT, "state/features", 1, 400, "", 0, \
+    "Folder of the feature rows computed from texts and images; made if it is not there.") \
+  X(features, store_bytes, COUNT, "17179869184", 1048576, 1e15, "", 0, \
+    "Most bytes of that folder; when it is full, items wait.") \
+  X(features, text_model, TEXT, "", 0, 400, "", 0, \
+    "Folder of a BERT as Hugging Face keeps it; empty: features come ready-made only.") \
+  X(features, image_model, TEXT, "", 0, 400, "", 0, \
+    "Folder of a CLIP as Hugging Face keeps it; empty: items are text only.") \
+  X(features, words, TEXT, "", 0, 400, "", 0, \
+    "File of the words that describe images, one a line; with features.image_model.") \
+  X(features, words_per_image, COUNT, "15", 1, 100, "", 0, "Words for each image.") \
+  X(features, image_root, TEXT, "", 0, 400, "", 0, \
+    "Folder under which image paths are looked up; empty: only images that records bring along.") \
+  X(features, nice, COUNT, "15", 0, 19, "", 0, \
+    "How far the thread that computes features stands back behind all others, as nice.") \
   X(http, listen, TEXT, "127.0.0.1:9464", 0, 128, "", 0, \
     "Address of the HTTP server: HOST:PORT, :PORT for all addresses, empty for none. It asks nobody who " \
     "they are.") \

@@ -80,7 +80,7 @@ bool m2sed_loop_has_room(const struct m2sed_loop *loop) {
  */
 static unsigned what_to_read(struct m2sed_loop *loop, bool room) {
   unsigned what = 0;
-  if (loop->phase <= M2SED_PHASE_RUNNING && room)
+  if (loop->phase <= M2SED_PHASE_RUNNING && room && !m2sed_features_full(loop))
     what |= M2SE_KAFKA_READ_ITEMS;
   bool wanted = loop->phase == M2SED_PHASE_RUNNING && !loop->garbage.open && !loop->pause.holds &&
                 !m2sed_erasures_behind(m2sed_positions_erasures(loop->positions)) &&
@@ -122,6 +122,7 @@ static void turn(struct m2sed_loop *loop) {
     m2sed_outbox_flush(&loop->to_server);
     m2sed_loop_take_answers(loop);
   }
+  m2sed_features_advance(loop);
   m2sed_erasure_advance(loop);
   read_kafka(loop);
   m2sed_marker_advance(loop);

@@ -72,6 +72,9 @@ static void delete_item(struct m2sed_loop *loop, const struct m2se_kafka_record 
   }
   uint32_t slot = m2sed_catalogue_find(loop->catalogue, record->key, record->key_size);
   loop->counts.items_deleted++;
+  char id[M2SE_ID_BYTES_MAX + 1] = "";
+  memcpy(id, record->key, record->key_size);
+  m2sed_features_delete_item(loop, id, slot);
   int code = m2se_publish_item_delete(loop->publisher, record->key, (uint32_t)record->key_size, NULL, NULL);
   if (code)
     m2sed_loop_fail(loop, code, "deleting an item: %s", m2se_error_text(code));
@@ -85,18 +88,32 @@ static void delete_item(struct m2sed_loop *loop, const struct m2se_kafka_record 
   announce(loop, item, true);
 }
 
-static void take_features(struct m2sed_loop *loop, const struct m2se_item *item, uint32_t slot) {
-  bool featured = item->text_rows.count || item->image_rows.count;
-  m2sed_catalogue_set_state(loop->catalogue, slot, featured ? M2SED_ITEM_FEATURES : M2SED_ITEM_BARE);
-  if (!loop->trainer)
-    return; /* without rows, and nobody knows the width yet: the engine will hear of the id */
-  struct m2sed_item_record *record = m2sed_item_record_new(
-      slot, item->item_id.data, (uint32_t)item->item_id.size, loop->feature_dim, item->text_rows.data,
-      item->text_rows.count, item->image_rows.data, item->image_rows.count);
+void m2sed_loop_item_rows(struct m2sed_loop *loop, uint32_t slot, const float *text, uint32_t text_count,
+                          const float *image, uint32_t image_count) {
+  uint32_t size;
+  const char *id = m2sed_catalogue_id(loop->catalogue, slot, &size);
+  m2sed_catalogue_set_state(loop->catalogue, slot,
+                            text_count || image_count ? M2SED_ITEM_FEATURES : M2SED_ITEM_BARE);
+  struct m2sed_item_record *record =
+      m2sed_item_record_new(slot, id, size, loop->feature_dim, text, text_count, image, image_count);
   if (record)
     announce(loop, record, true);
   else
     m2sed_loop_fail(loop, M2SE_ENOMEM, "an item's features: out of memory");
+}
+
+static void take_features(struct m2sed_loop *loop, const struct m2se_item *item, uint32_t slot,
+                          uint64_t version) {
+  /* Computed rows stay until those of the new record are there. */
+  if (m2sed_features_take_item(loop, item, slot, version) &&
+      m2sed_catalogue_state(loop->catalogue, slot) == M2SED_ITEM_FEATURES)
+    return;
+  if (!loop->trainer) {
+    m2sed_catalogue_set_state(loop->catalogue, slot, M2SED_ITEM_BARE);
+    return; /* without rows, and nobody knows the width yet: the engine will hear of the id */
+  }
+  m2sed_loop_item_rows(loop, slot, item->text_rows.data, item->text_rows.count, item->image_rows.data,
+                       item->image_rows.count);
 }
 
 void m2sed_loop_take_item(struct m2sed_loop *loop, const struct m2se_kafka_record *record) {
@@ -128,5 +145,5 @@ void m2sed_loop_take_item(struct m2sed_loop *loop, const struct m2se_kafka_recor
   if (slot == M2SED_SLOT_NONE)
     refuse_item(loop, record, "catalogue", "items_max", "the catalogue is full (model.items_max)");
   else
-    take_features(loop, &item, slot);
+    take_features(loop, &item, slot, (uint64_t)record->offset + 1);
 }

@@ -55,6 +55,7 @@ static void start_running(struct m2sed_loop *loop) {
 }
 
 static void begin_drain(struct m2sed_loop *loop) {
+  m2sed_features_stop(loop);
   m2se_kafka_pause(loop->kafka, M2SE_KAFKA_INTERACTIONS, -1);
   loop->interactions_paused = true;
   enter(loop, M2SED_PHASE_DRAINING);
@@ -126,7 +127,7 @@ void m2sed_loop_advance(struct m2sed_loop *loop) {
   case M2SED_PHASE_ITEMS:
     if (stop)
       begin_drain(loop);
-    else if (items_are_read(loop) && loop->trainer && loop->epoch_known)
+    else if (items_are_read(loop) && loop->trainer && loop->epoch_known && m2sed_features_settled(loop))
       start_running(loop);
     else if (loop->options.until_end && items_are_read(loop) && !loop->trainer)
       m2sed_loop_fail(loop, M2SE_EMISSING,

@@ -441,6 +441,8 @@ int m2sed_loop_start(struct m2sed_loop *loop, struct m2se_error *error) {
     code = m2se_error_set(error, M2SE_ENOMEM, "the loop");
   if (!code)
     code = m2sed_loop_http_new(loop, error);
+  if (!code)
+    code = m2sed_features_new(loop, error);
   if (!code && loop->feature_dim)
     code = m2sed_loop_make_engine(loop, error);
   if (!code)
@@ -453,6 +455,7 @@ int m2sed_loop_start(struct m2sed_loop *loop, struct m2se_error *error) {
 }
 
 void m2sed_loop_free_parts(struct m2sed_loop *loop) {
+  m2sed_features_free(loop);
   m2se_kafka_free(loop->kafka);
   m2se_publisher_free(loop->publisher);
   m2se_sequencer_free(loop->sequencer);

@@ -145,7 +145,8 @@ struct m2sed_loop {
   int64_t epoch_begun_ms, epoch_since_ms;
   double epoch_publish_ms;
 
-  struct m2sed_standby *standby; /* NULL: standby.lease_seconds is 0 */
+  struct m2sed_features *features; /* NULL: no text model */
+  struct m2sed_standby *standby;   /* NULL: standby.lease_seconds is 0 */
   struct m2sed_sweep *sweep;
   struct m2sed_marker *marker;
   struct m2sed_letters *letters;
@@ -221,6 +222,25 @@ void m2sed_loop_take_item(struct m2sed_loop *loop, const struct m2se_kafka_recor
 /* The slot of an id that an interaction or a sequence names; a new one is announced. M2SED_SLOT_NONE: full.
  */
 uint32_t m2sed_loop_slot(struct m2sed_loop *loop, const char *id, uint32_t size);
+
+/* Features that were computed: the item is as if its record had brought them. */
+void m2sed_loop_item_rows(struct m2sed_loop *loop, uint32_t slot, const float *text, uint32_t text_count,
+                          const float *image, uint32_t image_count);
+
+/* ---- loop_features.c ---- all of it does nothing without a text model */
+/* Loads the models, which says how wide features are, and starts the side thread. */
+int m2sed_features_new(struct m2sed_loop *loop, struct m2se_error *error);
+void m2sed_features_stop(struct m2sed_loop *loop); /* waits for the mini-batch in work */
+void m2sed_features_free(struct m2sed_loop *loop);
+/* A record without rows but with texts or pictures (true: its rows will come), or with rows (false). */
+bool m2sed_features_take_item(struct m2sed_loop *loop, const struct m2se_item *item, uint32_t slot,
+                              uint64_t version);
+void m2sed_features_delete_item(struct m2sed_loop *loop, const char *id, uint32_t slot);
+void m2sed_features_advance(struct m2sed_loop *loop);    /* every turn */
+bool m2sed_features_full(const struct m2sed_loop *loop); /* no item may be taken */
+/* All that is known of the items that were read has been told; with --until-end, all is computed. */
+bool m2sed_features_settled(const struct m2sed_loop *loop);
+const char *m2sed_features_reason(const struct m2sed_loop *loop); /* for the status; NULL: all is well */
 
 /* ---- loop_engine.c ---- */
 int m2sed_loop_make_engine(struct m2sed_loop *loop, struct m2se_error *error); /* feature_dim is known */

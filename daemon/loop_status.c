@@ -292,6 +292,8 @@ static uint32_t find_reasons(struct m2sed_loop *loop, const struct m2se_status *
        "requests to forget users are done before consumption goes on"},
       {loop->pause.holds, loop->status->pause_reason},
       {status->training.refused_in_a_row > 0, loop->status->guard_reason},
+      {m2sed_features_reason(loop) != NULL, m2sed_features_reason(loop)},
+      {loop->phase == M2SED_PHASE_ITEMS && !m2sed_features_settled(loop), "features of items are computed"},
       {m2sed_marker_catching_up(loop), "sequences that Redis has lost are made again from the log"},
       {letters != NULL, letters}};
   uint32_t count = 0;

@@ -180,9 +180,7 @@ static void test_without_effect(void **state) {
   m2sed_config_defaults(&config);
   assert_null(m2sed_config_next_without_effect(&config, &place));
   assert_int_equal(parse("features: {store: x, words: y}\ntrain: {overload: shrink, batch: 7}\n"), 0);
-  place = 0;
-  assert_string_equal(m2sed_config_next_without_effect(&config, &place), "features.store");
-  assert_string_equal(m2sed_config_next_without_effect(&config, &place), "features.words");
+  place = 0; /* every setting of this version has one */
   assert_null(m2sed_config_next_without_effect(&config, &place));
 }
 
