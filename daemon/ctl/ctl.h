@@ -97,6 +97,7 @@ int m2sed_ctl_dlq_list(struct m2sed_ctl *ctl);
 int m2sed_ctl_dlq_replay(struct m2sed_ctl *ctl);
 int m2sed_ctl_audit(struct m2sed_ctl *ctl);
 int m2sed_ctl_rollback(struct m2sed_ctl *ctl);
+int m2sed_ctl_features_status(struct m2sed_ctl *ctl);
 int m2sed_ctl_pause(struct m2sed_ctl *ctl);
 int m2sed_ctl_resume(struct m2sed_ctl *ctl);
 int m2sed_ctl_tokenize(struct m2sed_ctl *ctl);

@@ -66,6 +66,10 @@ static const struct m2sed_command commands[] = {
      "They get new positions there: one that is sent back twice counts twice, unless it has an event_id. "
      "They stay in the dead-letter topic.",
      m2sed_ctl_dlq_replay},
+    {"features status", "", 0, 0, BIT(JSON), false,
+     "How many items, texts and pictures the store of computed features has, how many wait, and why which "
+     "were refused.",
+     m2sed_ctl_features_status},
     {"audit", "", 0, 0, BIT(JSON) | BIT(SAMPLE), true,
      "Walk through the users in Redis: every sequence can be read, every vector is finite, as wide as the "
      "model's, of an epoch that there is, and has its sequence. Exit status 65 if something is wrong.",

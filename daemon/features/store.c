@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <nettle/sha2.h>
-
 #include "daemon/features/kv.h"
 
 /* META: "format" -> struct format. ITEMS: id -> struct item_head and references. CONTENTS: digest -> struct
@@ -70,15 +68,6 @@ static void pending_key(uint64_t sequence, uint8_t key[8]) {
 static int wrong(struct m2sed_store *store, struct m2se_error *error, const char *what) {
   m2sed_kv_rollback(store->kv);
   return m2se_error_set(error, M2SE_EFORMAT, "store: %s: %s", store->options.folder, what);
-}
-
-void m2sed_store_digest(const struct m2sed_content *content, uint8_t digest[M2SED_DIGEST_BYTES]) {
-  struct sha256_ctx state;
-  uint8_t kind = (uint8_t)content->kind;
-  sha256_init(&state);
-  sha256_update(&state, 1, &kind);
-  sha256_update(&state, content->size, content->bytes);
-  sha256_digest(&state, M2SED_DIGEST_BYTES, digest);
 }
 
 static int check_format(struct m2sed_store *store, struct m2se_error *error) {
@@ -483,13 +472,13 @@ int m2sed_store_count(struct m2sed_store *store, struct m2sed_store_counts *coun
   return code;
 }
 
-/* The check. */
+/* All of a table. */
 
 /* Calls `visit` for every entry of a table. */
 static int each(struct m2sed_store *store, enum table table,
                 int (*visit)(struct m2sed_store *, struct m2sed_span key, struct m2sed_span value,
-                             uint64_t *sum, struct m2se_error *),
-                uint64_t *sum, struct m2se_error *error) {
+                             void *context, struct m2se_error *),
+                void *context, struct m2se_error *error) {
   uint8_t at[M2SED_KV_KEY_MAX + 1] = {0};
   struct m2sed_span key = span(at, 1), value;
   for (;;) {
@@ -498,7 +487,7 @@ static int each(struct m2sed_store *store, enum table table,
       return code;
     }
     memcpy(at, key.data, key.size);
-    code = visit(store, key, value, sum, error);
+    code = visit(store, key, value, context, error);
     if (code != 0) {
       return code;
     }
@@ -507,8 +496,33 @@ static int each(struct m2sed_store *store, enum table table,
   }
 }
 
+struct refusals {
+  void (*visit)(void *context, const char *reason, size_t size);
+  void *context;
+};
+
+static int show_refusal(struct m2sed_store *store, struct m2sed_span key, struct m2sed_span value,
+                        void *context, struct m2se_error *error) {
+  (void)value;
+  const struct refusals *refusals = context;
+  struct content_head head;
+  struct m2sed_span rest;
+  int found = get_content(store, key.data, &head, &rest, error);
+  if (found > 0 && head.state == M2SED_CONTENT_REFUSED) {
+    refusals->visit(refusals->context, rest.data, rest.size);
+  }
+  return found < 0 ? found : 0;
+}
+
+int m2sed_store_each_refusal(struct m2sed_store *store,
+                             void (*visit)(void *context, const char *reason, size_t size), void *context,
+                             struct m2se_error *error) {
+  struct refusals refusals = {visit, context};
+  return each(store, REFUSED, show_refusal, &refusals, error);
+}
+
 static int check_item(struct m2sed_store *store, struct m2sed_span key, struct m2sed_span value,
-                      uint64_t *references, struct m2se_error *error) {
+                      void *references, struct m2se_error *error) {
   (void)value;
   char id[M2SED_STORE_ID_MAX + 1] = "";
   if (key.size > M2SED_STORE_ID_MAX) {
@@ -529,7 +543,7 @@ static int check_item(struct m2sed_store *store, struct m2sed_span key, struct m
       return code;
     }
     waits |= content.state == M2SED_CONTENT_WAITS;
-    ++*references;
+    ++*(uint64_t *)references;
   }
   uint8_t own[8];
   pending_key(head.sequence, own);
@@ -546,7 +560,7 @@ static int check_item(struct m2sed_store *store, struct m2sed_span key, struct m
 }
 
 static int check_content(struct m2sed_store *store, struct m2sed_span key, struct m2sed_span value,
-                         uint64_t *references, struct m2se_error *error) {
+                         void *references, struct m2se_error *error) {
   (void)value;
   struct content_head head;
   struct m2sed_span rest, other;
@@ -563,7 +577,7 @@ static int check_content(struct m2sed_store *store, struct m2sed_span key, struc
       is_refused != (head.state == M2SED_CONTENT_REFUSED) || head.references == 0) {
     return wrong(store, error, "a content and what belongs to it do not agree");
   }
-  *references += head.references;
+  *(uint64_t *)references += head.references;
   return 0;
 }
 

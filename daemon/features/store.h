@@ -129,6 +129,11 @@ int m2sed_store_retry(struct m2sed_store *store, const uint8_t digest[M2SED_DIGE
 
 int m2sed_store_count(struct m2sed_store *store, struct m2sed_store_counts *counts, struct m2se_error *error);
 
+/* Calls `visit` for the reason of every content that was refused; reason[size]. */
+int m2sed_store_each_refusal(struct m2sed_store *store,
+                             void (*visit)(void *context, const char *reason, size_t size), void *context,
+                             struct m2se_error *error);
+
 /* Reads all of it: every content that an item names is there as often as its count of references says, what
  * waits has its bytes, what is pending exists. M2SE_EFORMAT: what is wrong. */
 int m2sed_store_check(struct m2sed_store *store, struct m2se_error *error);
