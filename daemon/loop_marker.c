@@ -234,15 +234,19 @@ static char *format(const struct m2sed_loop *loop) {
   return text;
 }
 
+/* Vectors of items and the model went too, and what was deleted is back. */
+static void mend_items(struct m2sed_loop *loop) {
+  loop->marker->gone_next = 0;
+  if (loop->engine_started && loop->phase <= M2SED_PHASE_RUNNING)
+    m2sed_loop_to_trainer(loop, &(struct m2sed_train_message){.kind = M2SED_TRAIN_COPY});
+}
+
 /* The script that found it has left LOST there. */
 static void lost(struct m2sed_loop *loop) {
   M2SED_LOG(loop->log, ERROR, "Redis has lost sequences: all are made again from the log");
   take_text(loop, &loop->marker->held, LOST);
   loop->marker->stage = DRAIN;
-  loop->marker->gone_next = 0;
-  if (loop->engine_started &&
-      loop->phase <= M2SED_PHASE_RUNNING) /* vectors of items and the model went too */
-    m2sed_loop_to_trainer(loop, &(struct m2sed_train_message){.kind = M2SED_TRAIN_COPY});
+  mend_items(loop);
   if (loop->phase > M2SED_PHASE_RUNNING)
     m2sed_loop_fail(loop, M2SE_EMISSING, "Redis has lost sequences: the next start makes them again");
   m2sed_loop_wake(loop);
@@ -360,12 +364,14 @@ static enum m2se_redis_verdict judge(void *context, const struct m2se_redis_repl
   struct m2sed_marker *marker = loop->marker;
   size_t size;
   const char *text = m2se_redis_reply_bytes(reply, &size);
-  if (is_first(marker))
+  if (is_first(marker)) {
     judge_first(loop, text);
-  else if (marker->stage != IDLE)
+  } else if (marker->stage != IDLE) { /* nobody can tell whether it fell back again */
     marker->wipe_again = true;
-  else if (strcmp(text, marker->held) != 0 && !(marker->asked && strcmp(text, marker->moved) == 0))
+    mend_items(loop);
+  } else if (strcmp(text, marker->held) != 0 && !(marker->asked && strcmp(text, marker->moved) == 0)) {
     lost(loop);
+  }
   m2sed_loop_wake(loop);
   return M2SE_REDIS_PASS; /* what waits may go: nobody trusts it there any more */
 }
