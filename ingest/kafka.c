@@ -219,6 +219,7 @@ void m2se_kafka_close(struct m2se_kafka *kafka, int timeout_ms) {
   kafka->deadline_ms = now_ms + timeout_ms;
   kafka->patience_ms = now_ms + timeout_ms / 4 * 3; /* then what has not ended is made to */
   m2se_kafka_helper_forget(kafka->helper);
+  m2se_kafka_send_commits(kafka);
   for (int i = 0; i < 2; i++) {
     struct m2se_kafka_reader *reader = &kafka->readers[i];
     rd_kafka_error_t *why =

@@ -113,8 +113,8 @@ struct m2se_kafka_callbacks {
   /* Once after each start: every record before `high` of that start has been handed over (offsets may be
    * sparse). */
   void (*end)(void *arg, enum m2se_kafka_topic topic, int32_t partition, int64_t high);
-  /* A started partition goes away; no record of it comes any more. lost: another member may have it already,
-   * commits would fail. Otherwise m2se_kafka_commit from here is still in time. */
+  /* A started partition goes away; no record of it comes any more. lost: another member may have it already.
+   */
   void (*revoked)(void *arg, enum m2se_kafka_topic topic, int32_t partition, bool lost);
   void (*delivered)(void *arg, const struct m2se_kafka_delivery *delivery);
   void (*error)(void *arg, enum m2se_kafka_error_class class, const char *text);
@@ -154,7 +154,8 @@ struct m2se_kafka_offset {
   int32_t partition;
   int64_t offset; /* of the next record */
 };
-/* Commits to the group, asynchronously; a failure comes as an error, at most an alarm. For monitors only. */
+/* Commits to the group for partitions that are ours, once a second and not in the middle of a rebalance, and
+ * when the client is closed; a failure comes as an error, at most an alarm. For monitors only. */
 void m2se_kafka_commit(struct m2se_kafka *kafka, const struct m2se_kafka_offset *offsets, uint32_t count);
 
 /* ---- What the log holds ---- */

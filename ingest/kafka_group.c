@@ -61,6 +61,51 @@ static void on_rebalance(rd_kafka_t *handle, rd_kafka_resp_err_t code, rd_kafka_
   }
 }
 
+/* ---- commits ----
+ * librdkafka before 2.10 takes the refusal of a commit that it sent in the middle of a rebalance for the loss
+ * of all its partitions. It says in its statistics alone whether it is in one, so a commit waits for the next
+ * statistics that do not. */
+
+void m2se_kafka_commit(struct m2se_kafka *kafka, const struct m2se_kafka_offset *offsets, uint32_t count) {
+  for (uint32_t i = 0; i < count; i++) {
+    assert(kafka->topics[offsets[i].topic].reader == &kafka->readers[M2SE_KAFKA_GROUP_READER]);
+    struct m2se_kafka_partition *partition =
+        m2se_kafka_partition_of(kafka, offsets[i].topic, offsets[i].partition);
+    if (!partition || !partition->ours)
+      continue;
+    partition->commit = offsets[i].offset;
+    partition->commit_waits = kafka->commits_wait = true;
+  }
+}
+
+void m2se_kafka_send_commits(struct m2se_kafka *kafka) {
+  rd_kafka_t *handle = kafka->readers[M2SE_KAFKA_GROUP_READER].handle;
+  if (!handle || !kafka->commits_wait)
+    return;
+  kafka->commits_wait = false;
+  rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+  for (int topic = 0; topic < M2SE_KAFKA_TOPICS; topic++)
+    for (int32_t i = 0; i < kafka->topics[topic].partition_count; i++) {
+      struct m2se_kafka_partition *partition = kafka->topics[topic].partitions[i];
+      if (!partition || !partition->commit_waits)
+        continue;
+      partition->commit_waits = false;
+      rd_kafka_topic_partition_list_add(list, kafka->topics[topic].name, i)->offset = partition->commit;
+    }
+  rd_kafka_resp_err_t code = list->cnt ? rd_kafka_commit(handle, list, 1) : 0;
+  if (code)
+    m2se_kafka_report(kafka, handle, code, "commit: %s", rd_kafka_err2str(code));
+  rd_kafka_topic_partition_list_destroy(list);
+}
+
+static int on_statistics(rd_kafka_t *handle, char *json, size_t size, void *opaque) {
+  (void)handle;
+  (void)size;
+  if (strstr(json, "\"join_state\": \"steady\""))
+    m2se_kafka_send_commits(opaque);
+  return 0; /* librdkafka frees the text */
+}
+
 static void on_commit(rd_kafka_t *handle, rd_kafka_resp_err_t code, rd_kafka_topic_partition_list_t *list,
                       void *opaque) {
   (void)list;
@@ -71,6 +116,7 @@ static void on_commit(rd_kafka_t *handle, rd_kafka_resp_err_t code, rd_kafka_top
 void m2se_kafka_set_group_callbacks(rd_kafka_conf_t *conf) {
   rd_kafka_conf_set_rebalance_cb(conf, on_rebalance);
   rd_kafka_conf_set_offset_commit_cb(conf, on_commit);
+  rd_kafka_conf_set_stats_cb(conf, on_statistics);
 }
 
 int m2se_kafka_subscribe(struct m2se_kafka *kafka, struct m2se_error *error) {
@@ -84,20 +130,4 @@ int m2se_kafka_subscribe(struct m2se_kafka *kafka, struct m2se_error *error) {
   rd_kafka_resp_err_t code = rd_kafka_subscribe(group->handle, list);
   rd_kafka_topic_partition_list_destroy(list);
   return code ? m2se_error_set(error, M2SE_EINVAL, "subscribing: %s", rd_kafka_err2str(code)) : 0;
-}
-
-void m2se_kafka_commit(struct m2se_kafka *kafka, const struct m2se_kafka_offset *offsets, uint32_t count) {
-  rd_kafka_t *handle = kafka->readers[M2SE_KAFKA_GROUP_READER].handle;
-  if (!handle || !count)
-    return;
-  rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)count);
-  for (uint32_t i = 0; i < count; i++) {
-    assert(kafka->topics[offsets[i].topic].reader == &kafka->readers[M2SE_KAFKA_GROUP_READER]);
-    rd_kafka_topic_partition_list_add(list, kafka->topics[offsets[i].topic].name, offsets[i].partition)
-        ->offset = offsets[i].offset;
-  }
-  rd_kafka_resp_err_t code = rd_kafka_commit(handle, list, 1);
-  if (code)
-    m2se_kafka_report(kafka, handle, code, "commit: %s", rd_kafka_err2str(code));
-  rd_kafka_topic_partition_list_destroy(list);
 }

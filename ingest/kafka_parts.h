@@ -101,7 +101,9 @@ struct m2se_kafka_partition {
   bool assigned; /* in librdkafka's assignment */
   bool pause;    /* the owner's wish; kept while the partition is not ours */
   bool ended;    /* end was called */
+  bool commit_waits;
   uint64_t serial;
+  int64_t commit; /* the newest offset to be committed */
   int64_t next;   /* of the records, the first that has not been handed over */
   int64_t wanted; /* while it is out of range; else -1 */
   int64_t end;    /* high of the start */
@@ -144,8 +146,9 @@ struct m2se_kafka {
   int64_t quiet_ms;    /* no report of a question before */
   bool reachable;
   bool erasures_there, subscribed;
-  bool items_first; /* whose turn it is */
-  bool stopped;     /* by the owner, in this poll */
+  bool commits_wait; /* of some partition */
+  bool items_first;  /* whose turn it is */
+  bool stopped;      /* by the owner, in this poll */
   bool polling, failed;
 
   struct m2se_kafka_unsent *unsent;
@@ -195,6 +198,8 @@ void m2se_kafka_partition_drop(struct m2se_kafka *kafka, struct m2se_kafka_parti
 
 /* kafka_group.c */
 void m2se_kafka_set_group_callbacks(struct rd_kafka_conf_s *conf);
+/* Those that wait; harmless only while the group is not in a rebalance, or is left anyway. */
+void m2se_kafka_send_commits(struct m2se_kafka *kafka);
 /* To erasures only if they are there: a member that waits for a topic comes late to every rebalance, and is
  * thrown out. */
 int m2se_kafka_subscribe(struct m2se_kafka *kafka, struct m2se_error *error);

@@ -22,6 +22,7 @@ static const char *const owned[] = {"bootstrap.servers",
                                     "auto.offset.reset",
                                     "enable.partition.eof",
                                     "enabled_events",
+                                    "statistics.interval.ms",
                                     "log.queue",
                                     "partitioner",
                                     "enable.idempotence",
@@ -170,11 +171,14 @@ static int set_kind(rd_kafka_conf_t *conf, enum m2se_kafka_kind kind,
     int code = set(conf, "partitioner", "murmur2_random", error);
     return code || !settings->ordered_producer ? code : set(conf, "enable.idempotence", "true", error);
   }
-  if (kind == M2SE_KAFKA_KIND_GROUP)
+  int code = 0;
+  if (kind == M2SE_KAFKA_KIND_GROUP) {
     m2se_kafka_set_group_callbacks(conf);
+    code = set(conf, "statistics.interval.ms", "1000", error); /* commits wait for them */
+  }
   /* The plain consumer joins no group, but librdkafka wants a name, and looks for its coordinator: with the
    * group's own it needs no further rights. */
-  int code = set(conf, "group.id", settings->group ? settings->group : "m2sed", error);
+  code = code ? code : set(conf, "group.id", settings->group ? settings->group : "m2sed", error);
   return code ? code : set_all(conf, consumer_pairs, sizeof consumer_pairs / sizeof consumer_pairs[0], error);
 }
 
