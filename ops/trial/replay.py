@@ -12,12 +12,14 @@ import signal
 import sys
 import time
 
+import minilm
 import movielens
 from programs import Control, Daemon, Feeder, TrialError, View
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs" / "movielens.yaml"
 USERS_SHOWN, FILMS_SHOWN = 3, 6
+MINILM_DIM = 384
 
 # How far the stream may run ahead of m2sed. The embedded Kafka keeps 5 MiB a partition, then the oldest go: about
 # 40,000 interactions. Less, where a speed is wanted, so that what is shown is fresh if the machine can't keep up.
@@ -57,12 +59,37 @@ class Trial:
         with open(interactions, "rb") as file:
             self.lines = file.readlines()
         self.items_file = items
+        if self.choose_features() == "minilm":
+            self.items_file = self.state / "items-texts.jsonl"
+            strip_rows(items, self.items_file)
         self.goal = min(self.options.events or len(self.lines), len(self.lines))
         # A state that has learned one stream must not be continued with another.
         mark, digest = self.state / "stream.sha256", hashlib.sha256(b"".join(self.lines)).hexdigest()
         if mark.is_file() and mark.read_text() != digest:
             raise TrialError(f"{self.state} belongs to other interactions: choose another --state, or --fresh")
         mark.write_text(digest)
+
+    def choose_features(self):
+        """What makes rows of titles and genres; a state that has begun with one keeps to it."""
+        mark, wanted = self.state / "features.txt", self.options.features
+        begun = mark.read_text() if mark.is_file() else "hashing" if self.generations() else None
+        kind = begun or wanted
+        if kind == "minilm":
+            try:
+                model = minilm.fetch(self.options.cache)
+                self.environment |= {
+                    "M2SED_MODEL_FEATURE_DIM": str(MINILM_DIM),
+                    "M2SED_FEATURES_TEXT_MODEL": str(model),
+                    "M2SED_FEATURES_STORE": str(self.state / "features"),
+                }
+                print("titles and genres are read by all-MiniLM-L6-v2, inside m2sed")
+            except minilm.FetchError as error:
+                if begun:
+                    raise TrialError(f"{self.state} has learned with all-MiniLM-L6-v2, which is missing: {error}") from None
+                print(f"without all-MiniLM-L6-v2 ({error}): rows by feature hashing instead")
+                kind = "hashing"
+        mark.write_text(kind)
+        return kind
 
     def generations(self):
         return sorted(self.checkpoints.glob("gen-" + "[0-9]" * 10))
@@ -113,7 +140,7 @@ class Trial:
         if self.embedded:
             self.wait(brokers.is_file, 30, "the embedded Kafka")
         self.control.must("produce", "items", str(self.items_file))
-        self.wait(lambda: int(self.status()["catalogue"]["featurised"]) >= len(self.titles), 60, "the items")
+        self.wait(lambda: int(self.status()["catalogue"]["featurised"]) >= len(self.titles), 600, "the items")
         self.wait(lambda: self.partitions(self.status()), 60, "the interactions topic to be assigned")
         if page := self.daemon.page():
             print(f"to watch it in a browser: http://{page}/", flush=True)
@@ -258,6 +285,14 @@ class Trial:
         return in_order
 
 
+def strip_rows(items, texts):
+    """The same items without their rows: those are m2sed's to make."""
+    with open(items, encoding="utf-8") as file, open(texts, "w", encoding="utf-8") as out:
+        for record in map(json.loads, file):
+            del record["text_rows"]
+            out.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
 def taken(counters):
     """Interactions whose outcome is known: from a status' events, or a checkpoint's manifest."""
     names = ["skipped_no_context", "skipped_no_features", "skipped_duplicate", "skipped_guard", "dead_lettered"]
@@ -310,6 +345,7 @@ def parse(arguments):
     parser.add_argument("--brokers")
     parser.add_argument("--redis")
     parser.add_argument("--headless", action="store_true", default=not sys.stdout.isatty())
+    parser.add_argument("--features", choices=("minilm", "hashing"), default="minilm")
     parser.add_argument("--every", type=float, default=5)
     parser.add_argument("--stay", action="store_true")
     parser.add_argument("--fresh", action="store_true")

@@ -36,7 +36,7 @@ class Trial:
     def start(self, events, speed, *options):
         self.runs += 1
         argv = [SOURCE / "ops" / "run", "--headless", "--every", 0.2, "--state", self.state]
-        argv += ["--events", events, "--speed", speed, *self.servers, *options]
+        argv += ["--events", events, "--speed", speed, "--features", "hashing", *self.servers, *options]
         return Process(argv, self.folder / f"{self.state.name}-{self.runs}.log", env=self.environment).start()
 
     def finish(self, events, speed):
