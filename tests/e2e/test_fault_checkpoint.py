@@ -144,6 +144,8 @@ def full(world, daemon, database):
         return
     saved = daemon.folder / "saved"
     shutil.copytree(folder, saved)
+    for older in sorted(saved.glob("gen-*"))[:-2]:
+        shutil.rmtree(older)
     inside = inside.replace("shift", f'cp -r "{saved}"/gen-* "$1" && shift')
     daemon.configure({"checkpoint": {"every_seconds": 1}})
     with wrapped(daemon, "unshare", "-rm", "sh", "-c", inside, str(DISK_BYTES), folder):
