@@ -1,4 +1,5 @@
 /* m2sectl embed-image, words: what a CLIP makes of pictures. */
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
@@ -97,6 +98,7 @@ static int each_file(struct m2sed_ctl *ctl, struct embed *e) {
 
 static int each_ready_picture(struct m2sed_ctl *ctl, struct embed *e) {
   const char *path = ctl->values[M2SED_CTL_PIXEL_VALUES];
+  assert(e->numbers); /* load() took it */
   const uint64_t size = m2se_clip_image_size(e->clip), numbers = 3 * size * size;
   struct m2se_error error = {0};
   struct m2se_safetensors *file;
