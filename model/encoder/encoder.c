@@ -57,14 +57,14 @@ int m2se_encoder_configure(struct m2se_encoder_shape *shape, const struct m2se_j
     code = m2se_error_set(error, M2SE_ERANGE, "num_attention_heads: %u does not divide hidden_size %u",
                           shape->heads, shape->hidden);
   double eps = shape->eps;
-  const struct m2se_json *value = m2se_json_get(config, "layer_norm_eps");
+  const struct m2se_json *value = m2se_folder_member(config, "layer_norm_eps");
   if (!code && value)
     code = m2se_json_as_double(value, "layer_norm_eps", &eps, error);
   if (!code && !(eps >= 0 && eps <= 1))
     code = m2se_error_set(error, M2SE_ERANGE, "layer_norm_eps: %g, not 0 to 1", eps);
   shape->eps = (float)eps;
   const char *activation = shape->activation == M2SE_GELU ? "gelu" : "quick_gelu";
-  value = m2se_json_get(config, "hidden_act");
+  value = m2se_folder_member(config, "hidden_act");
   if (!code && value)
     code = m2se_json_as_string(value, "hidden_act", &activation, NULL, error);
   if (!code && strcmp(activation, "gelu") != 0 && strcmp(activation, "quick_gelu") != 0)

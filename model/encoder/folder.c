@@ -287,10 +287,15 @@ int m2se_folder_digest(const char *path, char digest[M2SE_FOLDER_DIGEST], struct
   return code;
 }
 
+const struct m2se_json *m2se_folder_member(const struct m2se_json *object, const char *key) {
+  const struct m2se_json *value = m2se_json_get(object, key);
+  return value && m2se_json_type(value) == M2SE_JSON_NULL ? NULL : value;
+}
+
 int m2se_folder_setting(const struct m2se_json *object, const char *key, uint32_t standard, uint32_t min,
                         uint32_t max, uint32_t *number, struct m2se_error *error) {
   uint64_t found = standard;
-  const struct m2se_json *value = m2se_json_get(object, key);
+  const struct m2se_json *value = m2se_folder_member(object, key);
   int code = value ? m2se_json_as_uint64(value, key, &found, error) : 0;
   if (!code && (found < min || found > max))
     code = m2se_error_set(error, M2SE_ERANGE, "%s: %llu, not %u to %u", key, (unsigned long long)found, min,

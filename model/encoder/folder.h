@@ -50,6 +50,8 @@ enum { M2SE_FOLDER_DIGEST = 33 };
 int m2se_folder_digest(const char *path, char digest[M2SE_FOLDER_DIGEST], struct m2se_error *error);
 
 struct m2se_json;
+/* A member of a configuration; NULL if it is not there or null, which mean the same. */
+const struct m2se_json *m2se_folder_member(const struct m2se_json *object, const char *key);
 /* A whole number of a configuration, min..max; `standard` if it is not there. M2SE_ETYPE, M2SE_ERANGE. */
 int m2se_folder_setting(const struct m2se_json *object, const char *key, uint32_t standard, uint32_t min,
                         uint32_t max, uint32_t *number, struct m2se_error *error);

@@ -37,7 +37,7 @@ static int check_type(const struct m2se_json *config, struct m2se_error *error) 
   static const char *const wanted[][2] = {{"model_type", "bert"}, {"position_embedding_type", "absolute"}};
   for (size_t i = 0; i < 2; i++) {
     const char *found = wanted[i][1];
-    const struct m2se_json *value = m2se_json_get(config, wanted[i][0]);
+    const struct m2se_json *value = m2se_folder_member(config, wanted[i][0]);
     int code = value ? m2se_json_as_string(value, wanted[i][0], &found, NULL, error) : 0;
     if (code)
       return code;
@@ -83,7 +83,7 @@ static int read_pooling(struct m2se_bert *bert, const char *folder, struct m2se_
   if (code)
     return code == M2SE_EMISSING ? 0 : code;
   const char *mode = "";
-  const struct m2se_json *named = m2se_json_get(config, "pooling_mode");
+  const struct m2se_json *named = m2se_folder_member(config, "pooling_mode");
   if (named)
     code = m2se_json_as_string(named, "pooling_mode", &mode, NULL, error);
   if (!code && (!strcmp(mode, "cls") || is_true(config, "pooling_mode_cls_token")))

@@ -78,7 +78,7 @@ static int read_vision_config(struct m2se_clip *clip, const struct m2se_json *co
 
 static int is_clip(const struct m2se_json *config, struct m2se_error *error) {
   const char *type = "clip";
-  const struct m2se_json *value = m2se_json_get(config, "model_type");
+  const struct m2se_json *value = m2se_folder_member(config, "model_type");
   int code = value ? m2se_json_as_string(value, "model_type", &type, NULL, error) : 0;
   if (!code && strcmp(type, "clip") != 0)
     code = m2se_error_set(error, M2SE_ERANGE, "model_type: '%.40s', not clip", type);
@@ -89,7 +89,7 @@ bool m2se_clip_is_folder(const char *folder) {
   struct m2se_json *config;
   if (m2se_file_read_json(folder, "config.json", NULL, &config, NULL))
     return false;
-  const bool clip = m2se_json_get(config, "model_type") && !is_clip(config, NULL);
+  const bool clip = m2se_folder_member(config, "model_type") && !is_clip(config, NULL);
   m2se_json_free(config);
   return clip;
 }
@@ -103,9 +103,9 @@ static int read_config(struct m2se_clip *clip, const char *folder, struct m2se_e
   if (!code) /* the towers' own projection_dim is not what CLIP uses */
     code = m2se_folder_setting(config, "projection_dim", 512, 1, 8192, &clip->dim, error);
   if (!code)
-    code = read_text_config(clip, m2se_json_get(config, "text_config"), error);
+    code = read_text_config(clip, m2se_folder_member(config, "text_config"), error);
   if (!code)
-    code = read_vision_config(clip, m2se_json_get(config, "vision_config"), error);
+    code = read_vision_config(clip, m2se_folder_member(config, "vision_config"), error);
   m2se_json_free(config);
   return code ? m2se_error_prefix(error, code, "%s/config.json", folder) : 0;
 }

@@ -36,7 +36,7 @@ struct m2se_resizer {
 /* "size": 224, or an object with one of the keys. */
 static int read_size(const struct m2se_json *config, const char *name, const char *key, uint32_t *size,
                      struct m2se_error *error) {
-  const struct m2se_json *value = m2se_json_get(config, name);
+  const struct m2se_json *value = m2se_folder_member(config, name);
   if (value && m2se_json_type(value) != M2SE_JSON_OBJECT)
     return m2se_folder_setting(config, name, *size, 1, 4096, size, error);
   int code = m2se_folder_setting(value, key, *size, 1, 4096, size, error);
@@ -45,7 +45,7 @@ static int read_size(const struct m2se_json *config, const char *name, const cha
 
 static int read_numbers(const struct m2se_json *config, const char *name, float numbers[CHANNELS],
                         struct m2se_error *error) {
-  const struct m2se_json *value = m2se_json_get(config, name);
+  const struct m2se_json *value = m2se_folder_member(config, name);
   if (!value)
     return 0;
   if (m2se_json_size(value) != CHANNELS)
@@ -65,7 +65,7 @@ static int check_steps(const struct m2se_json *config, struct m2se_error *error)
   static const char *const steps[] = {"do_resize", "do_center_crop", "do_rescale", "do_normalize"};
   for (size_t i = 0; i < sizeof(steps) / sizeof(*steps); i++) {
     bool done = true;
-    const struct m2se_json *value = m2se_json_get(config, steps[i]);
+    const struct m2se_json *value = m2se_folder_member(config, steps[i]);
     int code = value ? m2se_json_as_bool(value, steps[i], &done, error) : 0;
     if (code)
       return code;
@@ -78,7 +78,7 @@ static int check_steps(const struct m2se_json *config, struct m2se_error *error)
 static int configure(struct m2se_resizer *r, const struct m2se_json *config, struct m2se_error *error) {
   uint32_t filter = BICUBIC, crop = r->size;
   double factor = 1.0 / 255;
-  const struct m2se_json *value = m2se_json_get(config, "rescale_factor");
+  const struct m2se_json *value = m2se_folder_member(config, "rescale_factor");
   int code = check_steps(config, error);
   if (!code)
     code = m2se_folder_setting(config, "resample", BICUBIC, 0, 5, &filter, error);

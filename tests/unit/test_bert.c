@@ -120,6 +120,11 @@ static void test_configurations(void **state) {
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
     refused(rig_damaged("bert", (struct rig_damage){.config = cases[i].config}), cases[i].code,
             cases[i].part);
+  /* null is as good as nothing */
+  m2se_bert_free(load(rig_damaged(
+      "bert",
+      (struct rig_damage){.config = "{" SIZES ", \"num_attention_heads\": 2, \"num_hidden_layers\": 2, "
+                                    "\"type_vocab_size\": null, \"position_embedding_type\": null}"})));
   refused("/nonexistent/folder", M2SE_EMISSING, "/nonexistent/folder/config.json");
 }
 
