@@ -79,7 +79,34 @@
   X(gauge, server_ring_messages, 1, process.server_ring, "Messages that wait for the serving thread.")       \
   X(gauge, lease_fence, 1, lease.fence, "Fencing number of the lease; 0: standby, or no lease.")             \
   X(gauge, lease_age_seconds, 1, lease.age_seconds, "Time since Redis last told of the lease.")              \
-  X(gauge, lease_takeover_seconds, MS, lease.takeover_ms, "How long the take-over took; 0: there was none.")
+  X(gauge, lease_takeover_seconds, MS, lease.takeover_ms, "How long the take-over took; 0: there was none.") \
+  X(gauge, features_pending_items, 1, features.pending, "Items that wait for rows.")                         \
+  X(gauge, features_waiting, 1, features.waiting, "Texts and pictures that are still to be computed.")       \
+  X(gauge, features_refused, 1, features.refused, "Texts and pictures that were given up, in the store.")    \
+  X(gauge, features_store_bytes, 1, features.bytes, "Size of the store of feature rows.")                    \
+  X(counter, features_texts_total, 1, features.texts, "Texts computed.")                                     \
+  X(counter, features_pictures_total, 1, features.pictures, "Pictures computed.")                            \
+  X(counter, features_retries_total, 1, features.retries, "Attempts that failed and are repeated.")          \
+  X(counter, features_helpers_total, 1, features.helpers_started, "Processes started that decode pictures.") \
+  X(counter, features_helper_errors_total, 1, features.helper_errors, "Times that none could be started.")   \
+  X(counter, features_store_errors_total, 1, features.store_errors, "Times that the store refused.")
+
+/* Why pictures were refused: X(label and member of features, without "picture_") */
+#define PICTURE_REASONS(X)                                                                                   \
+  X(too_large)                                                                                               \
+  X(too_many_pixels)                                                                                         \
+  X(too_complex)                                                                                             \
+  X(not_a_picture)                                                                                           \
+  X(unsupported)                                                                                             \
+  X(damaged)                                                                                                 \
+  X(too_much_memory)                                                                                         \
+  X(timeout)                                                                                                 \
+  X(crashed)                                                                                                 \
+  X(not_found)                                                                                               \
+  X(outside)                                                                                                 \
+  X(not_a_file)                                                                                              \
+  X(unreadable)                                                                                              \
+  X(no_root)
 
 /* What became of an interaction, over the lineage: X(label, member of events) */
 #define OUTCOMES(X)                                                                                          \
@@ -167,6 +194,15 @@ static void add_about(struct m2sed_text *text, const struct m2se_status *status)
   add_head(text, "reasons", "gauge", "How many things are not as they should be.");
   m2sed_text_add(text, "m2sed_reasons");
   add_whole(text, status->reason_count);
+}
+
+static void add_pictures(struct m2sed_text *text, const struct m2se_status_features *features) {
+  add_head(text, "pictures_refused_total", "counter", "Pictures that were refused, by reason.");
+#define ADD_REASON(reason)                                                                                   \
+  m2sed_text_add(text, "m2sed_pictures_refused_total{reason=\"" #reason "\"}");                              \
+  add_whole(text, features->picture_##reason);
+  PICTURE_REASONS(ADD_REASON)
+#undef ADD_REASON
 }
 
 static void add_events(struct m2sed_text *text, const struct m2se_status_events *events) {
@@ -262,6 +298,7 @@ void m2sed_metrics_write(struct m2sed_text *text, const struct m2se_status *stat
   add_about(text, status);
   add_plain(text, status);
   add_events(text, &status->events);
+  add_pictures(text, &status->features);
   add_redis_errors(text, &status->redis);
   add_partitions(text, status);
   add_prequential(text, &status->prequential);

@@ -163,6 +163,43 @@ const char *m2sed_features_reason(const struct m2sed_loop *loop) {
   return loop->features && loop->features->problem[0] ? loop->features->problem : NULL;
 }
 
+void m2sed_features_status(struct m2sed_loop *loop, struct m2se_status_features *status) {
+  *status = (struct m2se_status_features){0};
+  if (!loop->features || !loop->features->side)
+    return;
+  const struct m2sed_side_counters counters = m2sed_side_count(loop->features->side);
+  const uint64_t *refused = counters.decoded.by_reason;
+  *status = (struct m2se_status_features){
+      .items = counters.store.items,
+      .pending = counters.store.pending,
+      .contents = counters.store.contents,
+      .waiting = counters.store.waiting,
+      .refused = counters.store.refused,
+      .bytes = counters.store.bytes,
+      .texts = counters.texts,
+      .pictures = counters.pictures,
+      .results = counters.results,
+      .retries = counters.retries,
+      .helpers_started = counters.decoded.helpers_started,
+      .helper_errors = counters.helper_errors,
+      .store_errors = counters.store_errors,
+      .picture_too_large = refused[M2SED_PICTURE_TOO_LARGE],
+      .picture_too_many_pixels = refused[M2SED_PICTURE_TOO_MANY_PIXELS],
+      .picture_too_complex = refused[M2SED_PICTURE_TOO_COMPLEX],
+      .picture_not_a_picture = refused[M2SED_PICTURE_NOT_A_PICTURE],
+      .picture_unsupported = refused[M2SED_PICTURE_UNSUPPORTED],
+      .picture_damaged = refused[M2SED_PICTURE_DAMAGED],
+      .picture_too_much_memory = refused[M2SED_PICTURE_TOO_MUCH_MEMORY],
+      .picture_timeout = refused[M2SED_PICTURE_TIMEOUT],
+      .picture_crashed = refused[M2SED_PICTURE_CRASHED],
+      .picture_not_found = refused[M2SED_PICTURE_NOT_FOUND],
+      .picture_outside = refused[M2SED_PICTURE_OUTSIDE],
+      .picture_not_a_file = refused[M2SED_PICTURE_NOT_A_FILE],
+      .picture_unreadable = refused[M2SED_PICTURE_UNREADABLE],
+      .picture_no_root = refused[M2SED_PICTURE_NO_ROOT],
+  };
+}
+
 /* Rows of an item, unless its record has been replaced meanwhile. */
 static void take_result(struct m2sed_loop *loop, const struct m2sed_side_result *result) {
   uint32_t slot = m2sed_catalogue_find(loop->catalogue, result->id, strlen(result->id));

@@ -240,6 +240,7 @@ void m2sed_features_advance(struct m2sed_loop *loop);    /* every turn */
 bool m2sed_features_full(const struct m2sed_loop *loop); /* no item may be taken */
 /* All that is known of the items that were read has been told; with --until-end, all is computed. */
 bool m2sed_features_settled(const struct m2sed_loop *loop);
+void m2sed_features_status(struct m2sed_loop *loop, struct m2se_status_features *status);
 const char *m2sed_features_reason(const struct m2sed_loop *loop); /* for the status; NULL: all is well */
 
 /* ---- loop_engine.c ---- */

@@ -369,6 +369,7 @@ void m2sed_status_publish(struct m2sed_loop *loop) {
   bool standby = loop->phase == M2SED_PHASE_STANDBY;
   (standby ? fill_standby : fill)(loop, &status);
   m2sed_standby_status(loop, &status.lease);
+  m2sed_features_status(loop, &status.features);
   status.reasons = loop->status->reasons;
   loop->status->newest = status;
   loop->status->published++;

@@ -43,6 +43,7 @@ PUT_MESSAGE(checkpoint, M2SE_STATUS_CHECKPOINT)
 PUT_MESSAGE(catalogue, M2SE_STATUS_CATALOGUE)
 PUT_MESSAGE(process, M2SE_STATUS_PROCESS)
 PUT_MESSAGE(lease, M2SE_STATUS_LEASE)
+PUT_MESSAGE(features, M2SE_STATUS_FEATURES)
 
 static void put_lists(struct m2se_json_writer *writer, const struct m2se_status *status) {
   m2se_json_put_array(writer, "reasons");
@@ -116,5 +117,6 @@ void m2sed_status_put_json(struct m2se_json_writer *writer, const struct m2se_st
   PUT_PART(catalogue)
   PUT_PART(process)
   PUT_PART(lease)
+  PUT_PART(features)
 #undef PUT_PART
 }

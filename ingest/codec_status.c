@@ -76,6 +76,7 @@ ENCODE_PART(checkpoint, Checkpoint, CHECKPOINT)
 ENCODE_PART(catalogue, Catalogue, CATALOGUE)
 ENCODE_PART(process, Process, PROCESS)
 ENCODE_PART(lease, Lease, LEASE)
+ENCODE_PART(features, Features, FEATURES)
 
 static M2se__V1__Events *encode_events(struct encoder *encoder, const struct m2se_status_events *plain) {
   M2se__V1__Events *message = take(encoder, 1, sizeof *message);
@@ -135,7 +136,8 @@ static M2se__V1__Prequential *encode_prequential(struct encoder *encoder,
   X(checkpoint, Checkpoint, CHECKPOINT)                                                                      \
   X(catalogue, Catalogue, CATALOGUE)                                                                         \
   X(process, Process, PROCESS)                                                                               \
-  X(lease, Lease, LEASE)
+  X(lease, Lease, LEASE)                                                                                     \
+  X(features, Features, FEATURES)
 
 int m2se_status_encode(const struct m2se_status *status, struct m2se_arena *arena, const void **bytes,
                        size_t *size) {

@@ -153,6 +153,35 @@
   X(double, age_seconds)                                                                                     \
   X(double, takeover_ms)
 
+#define M2SE_STATUS_FEATURES(X)                                                                              \
+  X(uint64, items)                                                                                           \
+  X(uint64, pending)                                                                                         \
+  X(uint64, contents)                                                                                        \
+  X(uint64, waiting)                                                                                         \
+  X(uint64, refused)                                                                                         \
+  X(uint64, bytes)                                                                                           \
+  X(uint64, texts)                                                                                           \
+  X(uint64, pictures)                                                                                        \
+  X(uint64, results)                                                                                         \
+  X(uint64, retries)                                                                                         \
+  X(uint64, helpers_started)                                                                                 \
+  X(uint64, helper_errors)                                                                                   \
+  X(uint64, store_errors)                                                                                    \
+  X(uint64, picture_too_large)                                                                               \
+  X(uint64, picture_too_many_pixels)                                                                         \
+  X(uint64, picture_too_complex)                                                                             \
+  X(uint64, picture_not_a_picture)                                                                           \
+  X(uint64, picture_unsupported)                                                                             \
+  X(uint64, picture_damaged)                                                                                 \
+  X(uint64, picture_too_much_memory)                                                                         \
+  X(uint64, picture_timeout)                                                                                 \
+  X(uint64, picture_crashed)                                                                                 \
+  X(uint64, picture_not_found)                                                                               \
+  X(uint64, picture_outside)                                                                                 \
+  X(uint64, picture_not_a_file)                                                                              \
+  X(uint64, picture_unreadable)                                                                              \
+  X(uint64, picture_no_root)
+
 #define M2SE_STATUS_CATALOGUE(X)                                                                             \
   X(uint64, items)                                                                                           \
   X(uint64, featurised)                                                                                      \
@@ -238,6 +267,9 @@ struct m2se_status_catalogue {
 struct m2se_status_process {
   M2SE_STATUS_PROCESS(M2SE_STATUS_MEMBER)
 };
+struct m2se_status_features {
+  M2SE_STATUS_FEATURES(M2SE_STATUS_MEMBER)
+};
 struct m2se_status_lease {
   M2SE_STATUS_LEASE(M2SE_STATUS_MEMBER)
 };
@@ -261,6 +293,7 @@ struct m2se_status {
   struct m2se_status_catalogue catalogue;
   struct m2se_status_process process;
   struct m2se_status_lease lease;
+  struct m2se_status_features features;
 };
 
 /* Protobuf bytes, in the arena (emptied first; good until its next use). What is not UTF-8

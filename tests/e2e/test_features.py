@@ -113,6 +113,9 @@ def check_pictures(stream):
     wait_until(lambda: stream.features()["pending"] == 0, 30, "the end of all features")
     refused = stream.features()["refused_by_reason"]
     assert refused == {"too_many_pixels": 1, "not_a_picture": 1, "not_found": 1}, refused
+    counted = stream.daemon.ctl("status")["features"]
+    for reason in refused:
+        assert int(counted[f"picture_{reason}"]) == 1, counted
 
 
 def check_kill(stream):

@@ -78,7 +78,8 @@ static const char *next_name(void) {
   X(checkpoint, CHECKPOINT)                                                                                  \
   X(catalogue, CATALOGUE)                                                                                    \
   X(process, PROCESS)                                                                                        \
-  X(lease, LEASE)
+  X(lease, LEASE)                                                                                            \
+  X(features, FEATURES)
 SINGLE_PARTS(PART)
 PART(partition, PARTITION)
 PART(refusals, REFUSALS)
@@ -199,6 +200,7 @@ static void test_no_field_is_forgotten(void **state) {
       {&m2se__v1__catalogue__descriptor, M2SE_STATUS_CATALOGUE(ONE)},
       {&m2se__v1__process__descriptor, M2SE_STATUS_PROCESS(ONE)},
       {&m2se__v1__lease__descriptor, M2SE_STATUS_LEASE(ONE)},
+      {&m2se__v1__features__descriptor, M2SE_STATUS_FEATURES(ONE)},
 #define ONE_METRICS(name) +1
       {&m2se__v1__prequential__descriptor, M2SE_STATUS_PREQUENTIAL(ONE_METRICS) + 2},
   };
