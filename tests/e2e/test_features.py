@@ -4,6 +4,7 @@ import base64
 import json
 import shutil
 import struct
+import subprocess
 import time
 import zlib
 
@@ -91,6 +92,13 @@ class Stream:
     def wait_for(self, *names):
         wait_until(lambda: all(self.vector(name) for name in names), 60, f"vectors of {names[-1]}")
 
+    def status(self):
+        """{} before the first one, a second after the start."""
+        try:
+            return self.daemon.ctl("status")
+        except subprocess.CalledProcessError:
+            return {}
+
     def features(self):
         return self.daemon.ctl("features", "status")
 
@@ -113,9 +121,12 @@ def check_pictures(stream):
     wait_until(lambda: stream.features()["pending"] == 0, 30, "the end of all features")
     refused = stream.features()["refused_by_reason"]
     assert refused == {"too_many_pixels": 1, "not_a_picture": 1, "not_found": 1}, refused
-    counted = stream.daemon.ctl("status")["features"]
-    for reason in refused:
-        assert int(counted[f"picture_{reason}"]) == 1, counted
+
+    def is_told():
+        counted = stream.status().get("features", {})
+        return all(int(counted.get(f"picture_{reason}", 0)) == 1 for reason in refused)
+
+    wait_until(is_told, 10, "the reasons in the status")
 
 
 def check_kill(stream):

@@ -185,7 +185,7 @@ static void test_no_field_is_forgotten(void **state) {
     const ProtobufCMessageDescriptor *descriptor;
     unsigned fields;
   } messages[] = {
-      {&m2se__v1__status__descriptor, M2SE_STATUS_STATUS(ONE) + 15},
+      {&m2se__v1__status__descriptor, M2SE_STATUS_STATUS(ONE) + 16},
       {&m2se__v1__events__descriptor, M2SE_STATUS_EVENTS(ONE) + 1},
       {&m2se__v1__freshness__descriptor, M2SE_STATUS_FRESHNESS(ONE) + 2},
       {&m2se__v1__partition__descriptor, M2SE_STATUS_PARTITION(ONE)},
