@@ -166,7 +166,7 @@
   X(features, words_per_image, COUNT, "15", 1, 100, "", 0, "Words for each image.") \
   X(features, image_root, TEXT, "", 0, 400, "", 0, \
     "Folder under which image paths are looked up; empty: only images that records bring along.") \
-  X(features, nice, COUNT, "15", 0, 19, "", 0, \
+  X(features, nice, COUNT, "19", 0, 19, "", 0, \
     "How far the thread that computes features stands back behind all others, as nice.") \
   X(http, listen, TEXT, "127.0.0.1:9464", 0, 128, "", 0, \
     "Address of the HTTP server: HOST:PORT, :PORT for all addresses, empty for none. It asks nobody who " \
