@@ -12,19 +12,11 @@
 #include "daemon/config_yaml.h"
 #include "ingest/keys.h"
 
-#define RESERVED true
 const struct m2sed_setting m2sed_settings[] = {
-#define M2SED_ROW(section, key, kind, initial, min, max, words, flags, help)                                 \
-  {#section,                                                                                                 \
-   #key,                                                                                                     \
-   M2SED_KIND_##kind,                                                                                        \
-   initial,                                                                                                  \
-   min,                                                                                                      \
-   max,                                                                                                      \
-   words,                                                                                                    \
-   flags,                                                                                                    \
-   help,                                                                                                     \
-   offsetof(struct m2sed_config, section##_##key)},
+#define M2SED_ROW(section, key, kind, initial, min, max, words, help)                                        \
+  {#section, #key, M2SED_KIND_##kind,                                                                        \
+   initial,  min,  max,                                                                                      \
+   words,    help, offsetof(struct m2sed_config, section##_##key)},
     M2SED_SETTINGS(M2SED_ROW)
 #undef M2SED_ROW
 };
@@ -321,39 +313,4 @@ int m2sed_config_check(const struct m2sed_config *config, struct m2se_error *err
                           (unsigned long long)config->model_heads);
   int code = m2se_key_check_prefix(config->redis_prefix, error);
   return code ? m2se_error_prefix(error, code, "redis.prefix") : 0;
-}
-
-static bool differs_from_default(const struct m2sed_config *config, const struct m2sed_setting *setting,
-                                 const struct m2sed_config *defaults) {
-  const char *a = (const char *)config + setting->offset, *b = (const char *)defaults + setting->offset;
-  switch (setting->kind) {
-  case M2SED_KIND_TEXT:
-    return strcmp(a, b) != 0;
-  case M2SED_KIND_SWITCH:
-    return memcmp(a, b, sizeof(bool)) != 0;
-  case M2SED_KIND_CHOICE:
-    return memcmp(a, b, sizeof(uint32_t)) != 0;
-  default:
-    return memcmp(a, b, sizeof(uint64_t)) != 0;
-  }
-}
-
-const char *m2sed_config_next_without_effect(const struct m2sed_config *config, uint32_t *place) {
-  static const char *const names[] = {
-#define M2SED_NAME(section, key, kind, initial, min, max, words, flags, help) #section "." #key,
-      M2SED_SETTINGS(M2SED_NAME)
-#undef M2SED_NAME
-  };
-  struct m2sed_config *defaults = malloc(sizeof *defaults);
-  if (!defaults)
-    return NULL;
-  m2sed_config_defaults(defaults);
-  const char *found = NULL;
-  while (!found && *place < m2sed_setting_count) {
-    uint32_t i = (*place)++;
-    if (m2sed_settings[i].reserved && differs_from_default(config, &m2sed_settings[i], defaults))
-      found = names[i];
-  }
-  free(defaults);
-  return found;
 }

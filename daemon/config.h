@@ -34,8 +34,7 @@ struct m2sed_property { /* one line of kafka.properties, passed to librdkafka as
 
 /* kafka.brokers is config.kafka_brokers, and so on. */
 struct m2sed_config {
-#define M2SED_FIELD(section, key, kind, initial, min, max, words, flags, help)                               \
-  M2SED_FIELD_##kind(section##_##key)
+#define M2SED_FIELD(section, key, kind, initial, min, max, words, help) M2SED_FIELD_##kind(section##_##key)
   M2SED_SETTINGS(M2SED_FIELD)
 #undef M2SED_FIELD
   uint32_t kafka_property_count;
@@ -74,9 +73,5 @@ char *m2sed_config_print(const struct m2sed_config *config);
 /* kafka.start as milliseconds since 1970, or one of these. */
 enum { M2SED_START_EARLIEST = -2, M2SED_START_LATEST = -1 };
 int64_t m2sed_config_start(const struct m2sed_config *config);
-
-/* Settings that were changed though this version does nothing with them: "section.key", or NULL at the end.
- * Start with *place = 0. */
-const char *m2sed_config_next_without_effect(const struct m2sed_config *config, uint32_t *place);
 
 #endif

@@ -87,12 +87,9 @@ static void put_rules(FILE *out, const struct m2sed_setting *setting) {
   char text[1024];
   int used = snprintf(text, sizeof text, "%s", setting->help);
   if (setting->kind == M2SED_KIND_COUNT || setting->kind == M2SED_KIND_REAL)
-    used +=
-        snprintf(text + used, sizeof text - (size_t)used, " (%.15g to %.15g)", setting->min, setting->max);
+    snprintf(text + used, sizeof text - (size_t)used, " (%.15g to %.15g)", setting->min, setting->max);
   if (setting->kind == M2SED_KIND_CHOICE)
-    used += snprintf(text + used, sizeof text - (size_t)used, " (%s)", setting->words);
-  if (setting->reserved)
-    snprintf(text + used, sizeof text - (size_t)used, " Reserved: this version does nothing with it.");
+    snprintf(text + used, sizeof text - (size_t)used, " (%s)", setting->words);
   put_wrapped(out, "  ", text);
 }
 

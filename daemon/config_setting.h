@@ -18,7 +18,6 @@ struct m2sed_setting {
   const char *initial; /* as in a file */
   double min, max;
   const char *words; /* of a choice */
-  bool reserved;     /* this version does nothing with it */
   const char *help;
   size_t offset; /* in struct m2sed_config */
 };

@@ -67,6 +67,7 @@ int m2sed_features_new(struct m2sed_loop *loop, struct m2se_error *error) {
   const struct m2sed_encoder_settings models = {.text_model = c->features_text_model,
                                                 .image_model = c->features_image_model,
                                                 .words = c->features_words,
+                                                .templates = c->features_templates,
                                                 .words_per_image = (uint32_t)c->features_words_per_image};
   int code = m2sed_encoder_new(&features->encoder, &models, error);
   if (code)

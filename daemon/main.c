@@ -124,12 +124,9 @@ static int exit_status(int code) {
   }
 }
 
-static void say_what_runs(struct m2sed_log *log, const struct m2sed_config *config) {
+static void say_what_runs(struct m2sed_log *log) {
   M2SED_LOG(log, INFO, "starting", M2SED_S("version", M2SED_VERSION), M2SED_S("blas", m2se_blas_kernel()),
             M2SED_S("simd", m2se_simd_kernel()), M2SED_I("pid", getpid()));
-  uint32_t place = 0;
-  for (const char *name; (name = m2sed_config_next_without_effect(config, &place));)
-    M2SED_LOG(log, WARN, "this setting has no effect in this version", M2SED_S("setting", name));
 }
 
 static void say_what_is_embedded(const struct m2sed_config *config) {
@@ -178,7 +175,7 @@ static int run(const struct options *options, struct m2sed_config *config, struc
   int code = m2se_blas_check(error);
   if (code)
     return code;
-  say_what_runs(log, config);
+  say_what_runs(log);
   code = m2sed_folder_make(config->checkpoint_dir, error);
   if (!code && options->embedded)
     code = m2sed_folder_make(config->daemon_state_dir, error);

@@ -159,15 +159,13 @@ int m2sed_ctl_embed_image(struct m2sed_ctl *ctl) {
   return status;
 }
 
-/* The dictionary's vectors; templates are cut at '|'. */
+/* The dictionary's vectors. */
 static int load_words(const struct m2sed_ctl *ctl, struct embed *e) {
   struct m2se_error error = {0};
   const char *templates[M2SE_WORD_TEMPLATES_MAX + 1];
-  uint32_t count = 0;
   const char *given = ctl->values[M2SED_CTL_TEMPLATES];
-  char *parts = given ? strdup(given) : NULL, *rest = parts;
-  while (rest && count <= M2SE_WORD_TEMPLATES_MAX)
-    templates[count++] = strsep(&rest, "|");
+  char *parts = given ? strdup(given) : NULL;
+  uint32_t count = parts ? m2se_words_cut_templates(parts, templates) : 0;
   int code = m2se_words_load(&e->words, ctl->values[M2SED_CTL_MODEL], ctl->values[M2SED_CTL_WORDS], templates,
                              count, &error);
   free(parts);

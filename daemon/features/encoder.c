@@ -99,21 +99,35 @@ static int load_text_model(struct m2sed_encoder *e, const char *folder, struct m
   return 0;
 }
 
-/* A picture's row depends on both models, the words and how many of them are taken. */
-static void name_image_model(struct m2sed_encoder *e, const char *digest) {
+/* A picture's row depends on both models, the words, what stands around them and how many are taken. */
+static void name_image_model(struct m2sed_encoder *e, const char *digest, const char *templates) {
   uint8_t *name = e->models[M2SED_CONTENT_PICTURE];
   memcpy(name, e->models[M2SED_CONTENT_TEXT], M2SED_MODEL_BYTES);
   extend_name(name, digest, strlen(digest));
+  extend_name(name, templates, strlen(templates));
   extend_name(name, &e->words_per_image, sizeof e->words_per_image);
   for (uint32_t i = 0; i < m2se_words_count(e->words); i++)
     extend_name(name, m2se_words_at(e->words, i), strlen(m2se_words_at(e->words, i)));
   memcpy(e->models[M2SED_CONTENT_PATH], name, M2SED_MODEL_BYTES);
 }
 
-static int load_image_model(struct m2sed_encoder *e, const char *folder, const char *words,
+static int load_words(struct m2sed_encoder *e, const struct m2sed_encoder_settings *settings,
+                      struct m2se_error *error) {
+  const char *templates[M2SE_WORD_TEMPLATES_MAX + 1];
+  char *text = strdup(settings->templates);
+  if (!text)
+    return m2se_error_set(error, M2SE_ENOMEM, "%s: out of memory", settings->words);
+  uint32_t count = m2se_words_cut_templates(text, templates);
+  int code = m2se_words_load(&e->words, settings->image_model, settings->words, templates, count, error);
+  free(text);
+  return code;
+}
+
+static int load_image_model(struct m2sed_encoder *e, const struct m2sed_encoder_settings *settings,
                             struct m2se_error *error) {
+  const char *folder = settings->image_model;
   char digest[M2SE_FOLDER_DIGEST];
-  int code = m2se_words_load(&e->words, folder, words, NULL, 0, error);
+  int code = load_words(e, settings, error);
   code = code ? code : m2se_clip_load(&e->clip, folder, M2SE_CLIP_VISION, error);
   code = code ? code : m2se_folder_digest(folder, digest, error);
   uint32_t size = code ? 0 : m2se_clip_image_size(e->clip);
@@ -128,7 +142,7 @@ static int load_image_model(struct m2sed_encoder *e, const char *folder, const c
   e->picture = m2se_floats_new(m2se_clip_dim(e->clip));
   if (!e->clip_scratch || !e->numbers || !e->picture)
     return m2se_error_set(error, M2SE_ENOMEM, "%s: out of memory", folder);
-  name_image_model(e, digest);
+  name_image_model(e, digest, settings->templates);
   return 0;
 }
 
@@ -142,7 +156,7 @@ int m2sed_encoder_new(struct m2sed_encoder **out, const struct m2sed_encoder_set
       settings->words_per_image < M2SE_WORDS_BEST_MAX ? settings->words_per_image : M2SE_WORDS_BEST_MAX;
   int code = load_text_model(e, settings->text_model, error);
   if (code == 0 && settings->image_model[0])
-    code = load_image_model(e, settings->image_model, settings->words, error);
+    code = load_image_model(e, settings, error);
   if (code) {
     m2sed_encoder_free(e);
     return code;

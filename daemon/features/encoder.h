@@ -11,6 +11,7 @@ struct m2sed_encoder_settings {
   const char *text_model;  /* folder */
   const char *image_model; /* folder of a CLIP; "": none */
   const char *words;       /* file of its dictionary; with image_model */
+  const char *templates;   /* around its words, separated by '|'; "": none */
   uint32_t words_per_image;
 };
 

@@ -276,6 +276,14 @@ int m2se_words_load(struct m2se_words **words, const char *folder, const char *d
   return 0;
 }
 
+uint32_t m2se_words_cut_templates(char *text, const char *templates[M2SE_WORD_TEMPLATES_MAX + 1]) {
+  uint32_t count = 0;
+  char *rest = text[0] ? text : NULL;
+  while (rest && count <= M2SE_WORD_TEMPLATES_MAX)
+    templates[count++] = strsep(&rest, "|");
+  return count;
+}
+
 void m2se_words_free(struct m2se_words *words) {
   if (!words)
     return;

@@ -37,6 +37,9 @@ struct m2se_word_score {
  * (a template without {}), M2SE_EIO, M2SE_ENOMEM. */
 int m2se_words_load(struct m2se_words **words, const char *folder, const char *dictionary,
                     const char *const *templates, uint32_t count, struct m2se_error *error);
+/* templates as one text, separated by '|', which is cut in place; "": none. Returns how many, of too many
+ * only so many that m2se_words_load refuses them. */
+uint32_t m2se_words_cut_templates(char *text, const char *templates[M2SE_WORD_TEMPLATES_MAX + 1]);
 void m2se_words_free(struct m2se_words *words); /* NULL: nothing */
 
 uint32_t m2se_words_count(const struct m2se_words *words);

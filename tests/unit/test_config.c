@@ -174,16 +174,6 @@ static void test_documentation(void **state) {
   assert_int_equal(m2sed_config_check(&config, &error), 0);
 }
 
-static void test_without_effect(void **state) {
-  (void)state;
-  uint32_t place = 0;
-  m2sed_config_defaults(&config);
-  assert_null(m2sed_config_next_without_effect(&config, &place));
-  assert_int_equal(parse("features: {store: x, words: y}\ntrain: {overload: shrink, batch: 7}\n"), 0);
-  place = 0; /* every setting of this version has one */
-  assert_null(m2sed_config_next_without_effect(&config, &place));
-}
-
 static void test_load(void **state) {
   (void)state;
   char *none[] = {NULL};
@@ -195,11 +185,15 @@ static void test_load(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_values),           cmocka_unit_test(test_empty_texts),
-      cmocka_unit_test(test_properties),       cmocka_unit_test(test_refusals),
-      cmocka_unit_test(test_checks),           cmocka_unit_test(test_environment),
-      cmocka_unit_test(test_print_reads_back), cmocka_unit_test(test_documentation),
-      cmocka_unit_test(test_without_effect),   cmocka_unit_test(test_load),
+      cmocka_unit_test(test_values),
+      cmocka_unit_test(test_empty_texts),
+      cmocka_unit_test(test_properties),
+      cmocka_unit_test(test_refusals),
+      cmocka_unit_test(test_checks),
+      cmocka_unit_test(test_environment),
+      cmocka_unit_test(test_print_reads_back),
+      cmocka_unit_test(test_documentation),
+      cmocka_unit_test(test_load),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

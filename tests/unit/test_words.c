@@ -151,11 +151,23 @@ static void test_refusals(void **state) {
   assert_int_equal(m2se_words_load(&words, folder, "/nonexistent/words.txt", NULL, 0, &error), M2SE_EMISSING);
 }
 
+static void test_cut_templates(void **state) {
+  (void)state;
+  const char *templates[M2SE_WORD_TEMPLATES_MAX + 1];
+  char none[] = "", pair[] = "a {}|{} b", five[] = "{}|{}|{}|{}|{}";
+  assert_int_equal(m2se_words_cut_templates(none, templates), 0);
+  assert_int_equal(m2se_words_cut_templates(pair, templates), 2);
+  assert_string_equal(templates[0], "a {}");
+  assert_string_equal(templates[1], "{} b");
+  assert_int_equal(m2se_words_cut_templates(five, templates), M2SE_WORD_TEMPLATES_MAX + 1);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_against_transformers),
       cmocka_unit_test(test_kept),
       cmocka_unit_test(test_refusals),
+      cmocka_unit_test(test_cut_templates),
   };
   return cmocka_run_group_tests(tests, setup, teardown);
 }
