@@ -123,8 +123,11 @@ static void on_revoked(void *arg, enum m2se_kafka_topic topic, int32_t number, b
   if (!partition)
     return;
   partition->started = false;
-  M2SED_LOG(loop->log, INFO, "partition goes", M2SED_I("partition", number),
-            M2SED_S("lost", lost ? "true" : "false"));
+  /* A name of its own: the limit on repeated lines would hide it among those that go in order. */
+  if (lost)
+    M2SED_LOG(loop->log, WARN, "partition lost", M2SED_I("partition", number));
+  else
+    M2SED_LOG(loop->log, INFO, "partition goes", M2SED_I("partition", number));
 }
 
 static void on_delivered(void *arg, const struct m2se_kafka_delivery *delivery) {
