@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import workload
-from daemon import Daemon
+from daemon import LENGTH, Daemon
 from harness import protobuf
 from harness.kafka import Broker, Record
 from harness.process import BIN, scratch, wait_until
@@ -222,6 +222,34 @@ def test_end(live):
     assert live.redis.call("PEXPIRETIME", "m2se:seq:user 0") == end_ms
 
 
+# ---- explain ----
+
+
+def test_explain(live):
+    """What the daemon wrote of a user: the sequence, and scores whose parts add up, the best first."""
+    wait_until(lambda: live.status()["serving"]["users_waiting"] == "0", 30, "the vectors of all users")
+    shown, sequence, best = (
+        json.loads(live.ctl(*words, "--json"))
+        for words in (["explain", "user 1", "-k", "30"], ["sequence", "user 1"], ["recommend", "user 1", "-k", "5"])
+    )
+    entries = [(entry["item_id"], int(entry["event_time_ms"])) for entry in sequence["items"]]
+    assert [(entry["item_id"], int(entry["event_time_ms"])) for entry in shown["sequence"]] == entries[-LENGTH:]
+    assert int(shown["event_time_ms"]) == entries[-1][1] and int(shown["sequence_count"]) == len(entries) > 1
+    assert (shown["user"], shown["epoch"], shown["step"]) == ("user 1", best["epoch"], best["step"]), (shown, best)
+    items, had = shown["items"], {item for item, _ in entries}
+    assert {item["item_id"] for item in items} == {f"item {number}" for number in range(30)}
+    scores = [item["score"] for item in items]
+    assert scores == sorted(scores, reverse=True) and scores[0] > scores[-1]
+    for item in items:
+        assert abs(item["text"] + item["image"] + item["bias"] - item["score"]) < 1e-4, item
+        assert item["seen"] == (item["item_id"] in had), item
+    assert any(item["text"] for item in items) and any(item["bias"] for item in items)
+    unseen = [item["item_id"] for item in items if not item["seen"]]
+    assert unseen[:5] == [item["item_id"] for item in best["items"]]
+    assert "newest" in live.ctl("explain", "user 1", "-k", "2")
+    assert "nobody" in live.ctl("explain", "nobody", expect=os.EX_NOINPUT)
+
+
 # ---- audit ----
 
 
@@ -321,6 +349,7 @@ def main():
         live = Live(folder, kafka, redis)
         test_pause(live)
         test_end(live)
+        test_explain(live)
         assert live.daemon.process.stop() == 0
         test_audit(live)
         test_rollback(live)
