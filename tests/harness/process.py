@@ -29,6 +29,13 @@ def need_program(name):
     return shutil.which(name) or skip(f"{name} is not installed (see ops/packages/test.txt)")
 
 
+def may_trace():
+    """Whether strace is there and the kernel lets it trace."""
+    probe = ["strace", "-qq", "-o", "/dev/null", "-e", "trace=none", "true"]
+    quiet = subprocess.DEVNULL
+    return bool(shutil.which("strace")) and subprocess.run(probe, stdin=quiet, stderr=quiet, timeout=60).returncode == 0
+
+
 def free_port():
     """A TCP port of the loopback address that nobody listens on."""
     with socket.socket() as probe:
