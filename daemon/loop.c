@@ -160,14 +160,30 @@ static bool look_for_pause(struct m2sed_loop *loop) {
   return loop->pause.holds != before;
 }
 
+static void look_at_threads(struct m2sed_loop *loop) {
+  struct m2sed_pulse pulses[M2SED_WATCHED_COUNT] = {{.idle = true}, {.idle = true}};
+  if (loop->engine_started && !loop->trainer_stopped)
+    pulses[M2SED_WATCHED_TRAINER] = m2sed_trainer_pulse(loop->trainer);
+  if (loop->engine_started && !loop->server_stopped)
+    pulses[M2SED_WATCHED_SERVER] = m2sed_server_pulse(loop->server);
+  const char *before = loop->stuck;
+  loop->stuck = m2sed_watchdog_second(&loop->watchdog, pulses);
+  if (loop->stuck && loop->stuck != before)
+    M2SED_LOG(loop->log, ERROR, "stuck", M2SED_S("what", loop->stuck),
+              M2SED_U("seconds", loop->watchdog.bound_seconds));
+  else if (before && !loop->stuck)
+    M2SED_LOG(loop->log, INFO, "not stuck any more", M2SED_S("what", before));
+}
+
 static void on_second(uv_timer_t *timer) {
   struct m2sed_loop *loop = timer->loop->data;
   if (look_for_pause(loop))
     turn(loop);
   if (loop->phase == M2SED_PHASE_CLOSED)
     return;
+  look_at_threads(loop);
   m2sed_notify_alive(m2sed_phase_name(loop->phase), loop->last_step.step,
-                     loop->last_step.counters.trained_events);
+                     loop->last_step.counters.trained_events, loop->stuck);
   if (loop->phase == M2SED_PHASE_STANDBY) {
     if (loop->status)
       m2sed_status_publish(loop);
@@ -288,6 +304,7 @@ int m2sed_loop_run(const struct m2sed_loop_options *options, struct m2sed_loop_s
   loop->config = options->config;
   loop->log = options->log;
   loop->started_ms = loop->now_ms = loop->phase_since_ms = wall_clock_ms();
+  m2sed_watchdog_init(&loop->watchdog, m2sed_notify_watchdog_us());
   look_for_pause(loop);
   int code = open_handles(loop, error);
   if (!code)

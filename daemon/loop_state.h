@@ -14,6 +14,7 @@
 #include "daemon/positions.h"
 #include "daemon/server.h"
 #include "daemon/trainer.h"
+#include "daemon/watchdog.h"
 #include "ingest/codec.h"
 #include "ingest/codec_status.h"
 #include "ingest/kafka.h"
@@ -111,6 +112,8 @@ struct m2sed_loop {
   int64_t full_since_ms;    /* since when nothing may be taken; 0: it may */
   struct m2sed_garbage garbage;
   struct m2sed_pause pause; /* by an operator; looked at once a second */
+  struct m2sed_watchdog watchdog;
+  const char *stuck; /* NULL: the threads answer */
 
   /* What is known. */
   struct m2sed_catalogue *catalogue;

@@ -275,6 +275,7 @@ static uint32_t find_reasons(struct m2sed_loop *loop, const struct m2se_status *
     const char *text;
   } all[M2SED_STATUS_REASONS] = {
       {loop->failure != 0, loop->failure_text.text},
+      {loop->stuck != NULL, loop->stuck},
       {!status->redis.connected, "Redis is not connected"},
       {status->redis.connected && loop->status->redis.refused, "Redis refuses commands"},
       {!status->kafka.reachable, "Kafka does not answer"},

@@ -6,7 +6,10 @@
 
 void m2sed_notify_ready(void);
 void m2sed_notify_stopping(void);
-/* One line of what is going on, and that the caller is alive: call at least twice in the watchdog's time. */
-void m2sed_notify_alive(const char *state, uint64_t step, uint64_t events);
+/* After so long without a sign of life we are ended; 0: no watchdog. */
+uint64_t m2sed_notify_watchdog_us(void);
+/* One line of what is going on, and, unless `stuck` says what does not work, that the daemon is alive: call
+ * at least twice in the watchdog's time. */
+void m2sed_notify_alive(const char *state, uint64_t step, uint64_t events, const char *stuck);
 
 #endif

@@ -132,17 +132,25 @@ void m2sed_waker_cancel(struct m2sed_waker *waker) {
 }
 
 void m2sed_waker_sleep(struct m2sed_waker *waker) {
+  atomic_store(&waker->waits, true);
   while (atomic_load(&waker->state) == WAKER_SLEEPS) {
     /* Returns at once if the state has changed since; a signal only means another round. */
     syscall(SYS_futex, &waker->state, FUTEX_WAIT_PRIVATE, WAKER_SLEEPS, NULL, NULL, 0);
   }
+  atomic_store(&waker->waits, false);
 }
 
 void m2sed_waker_nap(struct m2sed_waker *waker, int64_t ns_max) {
   assert(ns_max >= 0);
   struct timespec wait = {ns_max / 1000000000, ns_max % 1000000000};
+  atomic_store(&waker->waits, true);
   syscall(SYS_futex, &waker->state, FUTEX_WAIT_PRIVATE, WAKER_SLEEPS, &wait, NULL, 0);
+  atomic_store(&waker->waits, false);
   m2sed_waker_cancel(waker);
+}
+
+bool m2sed_waker_is_asleep(const struct m2sed_waker *waker) {
+  return atomic_load(&waker->waits) && atomic_load(&waker->state) == WAKER_SLEEPS;
 }
 
 void m2sed_waker_wake(struct m2sed_waker *waker) {

@@ -51,6 +51,7 @@ uint32_t m2sed_ring_capacity(const struct m2sed_ring *ring);
 /* ---- sleeping: one thread sleeps, any thread wakes ---- */
 struct m2sed_waker {
   atomic_uint state;
+  atomic_bool waits; /* its thread is in sleep or nap */
 };
 /* `while (nothing to do) { m2sed_waker_prepare(w); if (something to do) { m2sed_waker_cancel(w); break; }
  * m2sed_waker_sleep(w); }`: a wake between prepare and sleep is not lost. sleep may return without reason. */
@@ -59,6 +60,8 @@ void m2sed_waker_cancel(struct m2sed_waker *waker);
 void m2sed_waker_sleep(struct m2sed_waker *waker);
 void m2sed_waker_nap(struct m2sed_waker *waker, int64_t ns_max); /* the same, for so long at most */
 void m2sed_waker_wake(struct m2sed_waker *waker);
+/* The thread sleeps and nobody has woken it so far. Any thread. */
+bool m2sed_waker_is_asleep(const struct m2sed_waker *waker);
 struct m2sed_notify m2sed_waker_notify(struct m2sed_waker *waker); /* a callback that wakes it */
 
 /* claim that sleeps until there is room; the ring's on_room wakes `waker`. Not for the loop. */

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
 
 #include "daemon/batcher.h"
@@ -32,6 +33,7 @@ struct m2sed_server {
   pthread_t thread;
   bool started;
   atomic_ullong evaluations_skipped;
+  atomic_ullong beats; /* for the watchdog */
 
   /* The thread's own. */
   struct m2sed_catalogue_view view;
@@ -53,6 +55,10 @@ struct m2sed_server {
   uint32_t seq_items[USERS * M2SED_CONTEXT_MAX];
   float *vectors; /* [USERS, dim] */
 };
+
+static void beat(struct m2sed_server *server) {
+  atomic_fetch_add_explicit(&server->beats, 1, memory_order_relaxed);
+}
 
 static struct m2sed_served_message *claim_answer(struct m2sed_server *server) {
   return m2sed_ring_claim_wait(server->output, &server->waker);
@@ -157,6 +163,7 @@ static bool begin_epoch(struct m2sed_server *server) {
 static void finish_epoch(struct m2sed_server *server, uint64_t epoch) {
   assert(server->next->copy != NULL && server->next->announced && server->next->epoch == epoch);
   while (server->judge != NULL && m2sed_judge_work(server->judge, server->current, &server->view)) {
+    beat(server);
   }
   struct m2sed_table *before = server->current;
   if (before->copy != NULL) {
@@ -371,7 +378,9 @@ static bool work(struct m2sed_server *server) {
 
 static void *server_main(void *arg) {
   struct m2sed_server *server = arg;
+  prctl(PR_SET_NAME, "m2sed-serve");
   while (!server->stopping) {
+    beat(server);
     if (work(server)) {
       continue;
     }
@@ -542,6 +551,11 @@ void m2sed_server_free(struct m2sed_server *server) {
   m2sed_ring_free(server->output);
   free(server->vectors);
   free(server);
+}
+
+struct m2sed_pulse m2sed_server_pulse(const struct m2sed_server *server) {
+  return (struct m2sed_pulse){.beats = atomic_load_explicit(&server->beats, memory_order_relaxed),
+                              .idle = m2sed_waker_is_asleep(&server->waker)};
 }
 
 uint64_t m2sed_server_evaluations_skipped(const struct m2sed_server *server) {

@@ -13,6 +13,7 @@
 #include "daemon/exchange.h"
 #include "daemon/messages.h"
 #include "daemon/ring.h"
+#include "daemon/watchdog.h"
 #include "model/m2se.h"
 
 struct m2sed_serve_settings {
@@ -42,7 +43,9 @@ void m2sed_server_set_first_epoch(struct m2sed_server *server, uint64_t epoch); 
 int m2sed_server_start(struct m2sed_server *server, struct m2se_error *error);
 /* Waits for the end of the thread: at once after M2SED_SERVED_STOPPED. Not started: returns. */
 void m2sed_server_join(struct m2sed_server *server);
-void m2sed_server_free(struct m2sed_server *server); /* after join; NULL is allowed */
+struct m2sed_pulse
+m2sed_server_pulse(const struct m2sed_server *server); /* any thread; once it has started */
+void m2sed_server_free(struct m2sed_server *server);   /* after join; NULL is allowed */
 /* Evaluations left out because users kept waiting. Any thread. */
 uint64_t m2sed_server_evaluations_skipped(const struct m2sed_server *server);
 

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
 
 #include "daemon/batcher.h"
@@ -27,6 +28,7 @@ struct m2sed_trainer {
   const struct m2sed_checkpoint_state *good; /* the newest of them: where the guard goes back to */
   pthread_t thread;
   bool started;
+  atomic_ullong beats; /* for the watchdog */
 
   /* The thread's own. */
   uint64_t copied_step; /* of the newest copy for the server */
@@ -53,6 +55,10 @@ static void answer(struct m2sed_trainer *trainer, enum m2sed_trained_kind kind,
   m2sed_ring_publish(trainer->output);
 }
 
+static void beat(struct m2sed_trainer *trainer) {
+  atomic_fetch_add_explicit(&trainer->beats, 1, memory_order_relaxed);
+}
+
 static void step(struct m2sed_trainer *trainer) {
   int64_t begin = now_ns();
   struct m2sed_trained_message *message = m2sed_ring_claim_wait(trainer->output, &trainer->waker);
@@ -65,6 +71,7 @@ static void step(struct m2sed_trainer *trainer) {
     message->step_ms = (double)(now_ns() - begin) * 1e-6;
     m2sed_ring_publish(trainer->output);
   }
+  beat(trainer);
 }
 
 /* Suspect weights are not shown by themselves. */
@@ -183,8 +190,10 @@ static bool work(struct m2sed_trainer *trainer) {
 
 static void *trainer_main(void *arg) {
   struct m2sed_trainer *trainer = arg;
+  prctl(PR_SET_NAME, "m2sed-train");
   m2sed_pool_lower_thread(trainer->settings.nice);
   while (!trainer->stopping || trainer->snapshot_wanted) {
+    beat(trainer);
     if (work(trainer)) {
       continue;
     }
@@ -281,6 +290,11 @@ int m2sed_trainer_start(struct m2sed_trainer *trainer, struct m2se_error *error)
   }
   trainer->started = true;
   return 0;
+}
+
+struct m2sed_pulse m2sed_trainer_pulse(const struct m2sed_trainer *trainer) {
+  return (struct m2sed_pulse){.beats = atomic_load_explicit(&trainer->beats, memory_order_relaxed),
+                              .idle = m2sed_waker_is_asleep(&trainer->waker)};
 }
 
 void m2sed_trainer_return_snapshot(struct m2sed_trainer *trainer, struct m2sed_checkpoint_state *snapshot) {

@@ -12,6 +12,7 @@
 #include "daemon/exchange.h"
 #include "daemon/messages.h"
 #include "daemon/ring.h"
+#include "daemon/watchdog.h"
 #include "model/m2se.h"
 
 struct m2sed_train_settings {
@@ -58,6 +59,8 @@ void m2sed_trainer_return_snapshot(struct m2sed_trainer *trainer, struct m2sed_c
 /* Waits for the end of the thread: at once after M2SED_TRAINED_STOPPED. Not started: returns. */
 void m2sed_trainer_join(struct m2sed_trainer *trainer);
 /* After join (or without start); all snapshots have been returned or are no longer used. NULL is allowed. */
+struct m2sed_pulse
+m2sed_trainer_pulse(const struct m2sed_trainer *trainer); /* any thread; once it has started */
 void m2sed_trainer_free(struct m2sed_trainer *trainer);
 
 /* What the answers mean, beyond messages.h:

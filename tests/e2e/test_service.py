@@ -1,6 +1,7 @@
-"""What a service manager hears: ready when interactions are read, alive every second, stopping; and that the unit
-is as closed as it says."""
+"""What a service manager hears: ready when interactions are read, alive every second but while a thread
+hangs, stopping; and that the unit is as closed as it says."""
 
+import ctypes
 import os
 import pathlib
 import random
@@ -30,13 +31,54 @@ def receive(listener, wanted, seconds):
     return got
 
 
+class Stopped:
+    """One thread of a child is held (by ptrace) while the others go on."""
+
+    LIBC = ctypes.CDLL(None, use_errno=True)
+    SEIZE, INTERRUPT, DETACH, WALL = 0x4206, 0x4207, 17, 0x40000000
+
+    def __init__(self, daemon, name):
+        tasks = pathlib.Path(f"/proc/{daemon.pid}/task").iterdir()
+        (self.thread,) = [int(task.name) for task in tasks if (task / "comm").read_text().strip() == name]
+
+    def ask(self, request):
+        if self.LIBC.ptrace(ctypes.c_long(request), self.thread, ctypes.c_void_p(0), ctypes.c_void_p(0)):
+            raise OSError(ctypes.get_errno(), "ptrace")
+
+    def __enter__(self):
+        self.ask(self.SEIZE)
+        self.ask(self.INTERRUPT)
+        os.waitpid(self.thread, self.WALL)
+        return self
+
+    def __exit__(self, *_):
+        self.ask(self.DETACH)
+
+
+def check_watchdog(daemon, listener):
+    """A training thread that hangs: the loop turns and says so, and the service manager hears no sign of life."""
+    wait_until(lambda: "checkpoint written" in daemon.output(), 30, "the first checkpoint")
+    with Stopped(daemon, "m2sed-train"):
+        receive(listener, "WATCHDOG=1", 60)
+        time.sleep(4)
+        receive(listener, "WATCHDOG=1", 60)
+        assert "stuck" not in daemon.output()  # it sleeps, which is well: nothing has woken it
+        daemon.signal(signal.SIGUSR1)  # a snapshot is asked of it
+        for _ in range(2):
+            stuck = receive(listener, "the training thread does not answer", 30)[-1]
+            assert "WATCHDOG" not in stuck, stuck
+    receive(listener, "WATCHDOG=1", 10)
+    assert "not stuck any more" in daemon.output()
+
+
 def check_notifications():
     with scratch() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(folder / "notify"))
         config = folder / "m2sed.yaml"
         config.write_text(SETTINGS.format(folder=folder))
         command = [BIN / "m2sed", "--config", config, "--embedded"]
-        with Process(command, folder / "m2sed.log", env={"NOTIFY_SOCKET": str(folder / "notify")}) as daemon:
+        env = {"NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "4000000"}
+        with Process(command, folder / "m2sed.log", env=env) as daemon:
             daemon.start()
             receive(listener, "READY=1", 60)
             alive = receive(listener, "STATUS=running", 60)[-1]
@@ -44,6 +86,7 @@ def check_notifications():
             first = time.monotonic()
             receive(listener, "WATCHDOG=1", 60)
             assert time.monotonic() - first < 10
+            check_watchdog(daemon, listener)
             daemon.signal(signal.SIGTERM)
             receive(listener, "STOPPING=1", 60)
             assert daemon.wait(60) == 0

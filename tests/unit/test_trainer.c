@@ -197,6 +197,8 @@ static void test_learns_the_same(void **unused) {
     send_events(&rig, 0, EVENTS);
     send_kind(&rig, M2SED_TRAIN_FLUSH);
     RIG_WAIT_UNTIL(pump(&rig), rig.flushes == 1)
+    RIG_WAIT_UNTIL(pump(&rig), m2sed_trainer_pulse(rig.trainer).idle)
+    assert_true(m2sed_trainer_pulse(rig.trainer).beats >= EVENTS + rig.steps);
     stop(&rig);
     assert_true(rig.steps > 50 && rig.applied == rig.steps);
     assert_int_equal(rig.flushes, 1);
