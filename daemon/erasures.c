@@ -82,6 +82,14 @@ void m2sed_erasures_pass(struct m2sed_erasures *erasures, int32_t number, int64_
   partition->next_offset = offset + 1;
 }
 
+uint64_t m2sed_erasures_progress(const struct m2sed_erasures *erasures) {
+  uint64_t sum = 0;
+  for (uint32_t i = 0; i < erasures->partition_count; i++)
+    if (erasures->partitions[i].next_offset > 0)
+      sum += (uint64_t)erasures->partitions[i].next_offset;
+  return sum;
+}
+
 bool m2sed_erasures_cover(const struct m2sed_erasures *erasures, uint64_t user_hash, int64_t timestamp_ms) {
   /* Nearly always younger than the newest request: then there is nothing to look for. */
   if (!erasures->count || timestamp_ms > erasures->newest_ms || timestamp_ms < 0)

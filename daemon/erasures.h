@@ -42,6 +42,8 @@ int64_t m2sed_erasures_begin(struct m2sed_erasures *erasures, int32_t number, in
 void m2sed_erasures_end(struct m2sed_erasures *erasures, int32_t number);    /* what it had is done */
 void m2sed_erasures_revoke(struct m2sed_erasures *erasures, int32_t number); /* it went away */
 bool m2sed_erasures_behind(const struct m2sed_erasures *erasures);
+/* Grows with each request that is done; another log begins anew. */
+uint64_t m2sed_erasures_progress(const struct m2sed_erasures *erasures);
 /* Another cluster: nothing of its log has been read. Who asked is still remembered. */
 void m2sed_erasures_new_log(struct m2sed_erasures *erasures);
 

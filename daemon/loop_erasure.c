@@ -127,6 +127,7 @@ static void forget(struct m2sed_loop *loop) {
   m2sed_erasures_done(m2sed_positions_erasures(loop->positions), erasure->partition, erasure->offset,
                       user_hash, erasure->until_ms);
   loop->counts.erasures++;
+  m2sed_marker_move(loop); /* older data of Redis is noticed from here on */
   M2SED_LOG(loop->log, INFO, "user forgotten", M2SED_I("partition", erasure->partition),
             M2SED_I("offset", erasure->offset)); /* and the log does not say who */
   finish(loop);

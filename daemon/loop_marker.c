@@ -1,23 +1,26 @@
 /* Has Redis all the sequences that it has acknowledged?
  *
  * DESIGN. A key beside the sequences, <prefix>marker, holds the position in each partition up to which Redis
- * has acknowledged them: "partition:position ...". Behind each batch of events it is moved, by a script that
- * does so only if it finds what was left there; only then does the trainer hear of the events before. Every
- * connection is asked for it before anything is sent (again) on it. A server that came back with older data,
- * or that somebody emptied, does not have what was left: then the marker becomes LOST in the same moment, so
- * that no start trusts what is sent again there; what the trainer has not heard of is forgotten, all
- * sequences are removed, and the partitions are read again from the first record of the log; a new epoch
- * brings the vectors of items and the model back. Behind a removal stands a marker that was never there
- * before: a server that falls back to a moment before it is noticed. At a start, a marker that lies behind
- * the checkpoint has the partition read again from there, and none (or LOST) from the first record, though
- * the checkpoint may know of no record yet. The trainer passes over what it has taken; nothing is counted or
- * sent twice. Not noticed: that a server lost events that it had acknowledged, if it crashed before it moved
- * the marker behind them: a part of one batch.
+ * has acknowledged them: "partition:position ...", and how many requests to forget a user ("erased:N").
+ * Behind each batch of events it is moved, by a script that does so only if it finds what was left there;
+ * only then does the trainer hear of the events before. Every connection is asked for it before anything is
+ * sent (again) on it. A server that came back with older data, or that somebody emptied, does not have what
+ * was left: then the marker becomes LOST in the same moment, so that no start trusts what is sent again
+ * there; what the trainer has not heard of is forgotten, all sequences are removed, and the partitions are
+ * read again from the first record of the log; a new epoch brings the vectors of items and the model back.
+ * Behind a removal stands a marker that was never there before: a server that falls back to a moment before
+ * it is noticed. At a start, a marker that lies behind the checkpoint has the partition read again from
+ * there, and none (or LOST) from the first record, though the checkpoint may know of no record yet. A marker
+ * that lacks requests that the checkpoint has counts as none. With the sequences go the vectors of those who
+ * asked to be forgotten. The trainer passes over what it has taken; nothing is counted or sent twice. Not
+ * noticed: that a server lost events that it had acknowledged, if it crashed before it moved the marker
+ * behind them: a part of one batch; or one request to forget.
  */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "daemon/loop_state.h"
 #include "ingest/lua.h"
@@ -32,6 +35,7 @@ struct m2sed_marker {
     DRAIN, /* nothing new is taken until nothing is under way */
     WIPE   /* what is left of the sequences is removed */
   } stage;
+  bool vectors; /* of WIPE: the sequences are gone, now the vectors of those who asked to be forgotten */
   int script;
   uint32_t gone_next;  /* slots from here on: items that are deleted go once more */
   bool wipe_again;     /* the connection is another one since: what was removed may be back */
@@ -99,7 +103,7 @@ static void unlink_key(struct m2sed_loop *loop, const char *bytes, size_t size) 
 }
 
 static void begin_scan(struct m2sed_loop *loop) {
-  loop->marker->wipe_again = false;
+  loop->marker->wipe_again = loop->marker->vectors = false;
   memcpy(loop->marker->cursor, "0", 2);
   scan(loop);
 }
@@ -144,6 +148,31 @@ static void finish_wipe(struct m2sed_loop *loop) {
     m2sed_loop_fail(loop, code, "noting in Redis that the sequences are removed: %s", m2se_error_text(code));
 }
 
+/* Sequences are made again from the log, which passes over what was before a request to forget. A vector of
+ * such a user may be of before it; who came again gets a new one with the sequence. */
+static bool is_to_go(const struct m2sed_loop *loop, const char *key, size_t size) {
+  if (!loop->marker->vectors)
+    return true;
+  char user[M2SE_ID_BYTES_MAX + 1];
+  uint32_t user_size;
+  return m2se_key_parse(loop->config->redis_prefix, M2SE_KEY_USER, key, size, user, &user_size) &&
+         m2sed_erasures_cover(m2sed_positions_erasures(loop->positions), XXH3_64bits(user, user_size), 0);
+}
+
+static void scan_on(struct m2sed_loop *loop) {
+  struct m2sed_marker *marker = loop->marker;
+  if (marker->wipe_again) {
+    begin_scan(loop);
+  } else if (strcmp(marker->cursor, "0") != 0) {
+    scan(loop);
+  } else if (!marker->vectors && m2sed_positions_erasures(loop->positions)->count) {
+    marker->vectors = true;
+    scan(loop);
+  } else {
+    finish_wipe(loop);
+  }
+}
+
 static void on_scan(void *context, int status, const struct m2se_redis_reply *reply, const char *error) {
   struct m2sed_loop *loop = context;
   struct m2sed_marker *marker = loop->marker;
@@ -159,19 +188,16 @@ static void on_scan(void *context, int status, const struct m2se_redis_reply *re
   const struct m2se_redis_reply *keys = m2se_redis_reply_element(reply, 1);
   for (size_t i = 0; i < m2se_redis_reply_count(keys); i++) {
     const char *key = m2se_redis_reply_bytes(m2se_redis_reply_element(keys, i), &size);
-    unlink_key(loop, key, size);
+    if (is_to_go(loop, key, size))
+      unlink_key(loop, key, size);
   }
-  if (marker->wipe_again)
-    begin_scan(loop);
-  else if (strcmp(marker->cursor, "0") != 0)
-    scan(loop);
-  else
-    finish_wipe(loop);
+  scan_on(loop);
 }
 
 static void scan(struct m2sed_loop *loop) {
   struct m2se_key pattern;
-  m2se_key_pattern(&pattern, loop->config->redis_prefix, M2SE_KEY_SEQUENCE);
+  m2se_key_pattern(&pattern, loop->config->redis_prefix,
+                   loop->marker->vectors ? M2SE_KEY_USER : M2SE_KEY_SEQUENCE);
   const struct m2se_redis_argument arguments[] = {
       {"SCAN", 4},  {loop->marker->cursor, strlen(loop->marker->cursor)},
       {"MATCH", 5}, {pattern.bytes, pattern.size},
@@ -218,6 +244,8 @@ uint64_t m2sed_marker_verified(const struct m2sed_loop *loop) {
 
 /* ---- the marker ---- */
 
+static const char ERASED[] = "erased:"; /* the last entry; not there: none */
+
 static char *format(const struct m2sed_loop *loop) {
   enum { ENTRY_BYTES = 40 };
   uint32_t count = m2sed_positions_count(loop->positions);
@@ -231,6 +259,9 @@ static char *format(const struct m2sed_loop *loop) {
       at += snprintf(at, ENTRY_BYTES, "%" PRId32 ":%" PRIu64 " ", partition->partition,
                      m2sed_position_make(partition->epoch, offset));
   }
+  uint64_t erased = m2sed_erasures_progress(m2sed_positions_erasures(loop->positions));
+  if (text && at > text && erased)
+    snprintf(at, ENTRY_BYTES, "%s%" PRIu64 " ", ERASED, erased);
   return text;
 }
 
@@ -297,12 +328,19 @@ void m2sed_marker_move(struct m2sed_loop *loop) {
 
 /* ---- the start ---- */
 
-/* What the marker does not name has no sequences. False: it is no marker. */
+/* What the marker does not name has no sequences. False: it is no marker, or of before a user was forgotten.
+ */
 static bool rewind_to(struct m2sed_loop *loop, const char *text) {
   for (uint32_t i = 0; i < m2sed_positions_count(loop->positions); i++)
     m2sed_positions_at(loop->positions, i)->rewind_offset = 0;
+  char *end;
+  uint64_t erased = 0;
   while (*text) {
-    char *end;
+    if (strncmp(text, ERASED, strlen(ERASED)) == 0) {
+      erased = strtoull(text + strlen(ERASED), &end, 10);
+      text = *end ? end + 1 : end;
+      continue;
+    }
     long number = strtol(text, &end, 10);
     if (end == text || *end != ':' || number < 0 || number > INT32_MAX)
       return false;
@@ -315,7 +353,7 @@ static bool rewind_to(struct m2sed_loop *loop, const char *text) {
     if (partition && position >> M2SED_EPOCH_BITS == partition->epoch)
       partition->rewind_offset = (int64_t)(position & M2SED_OFFSET_MASK);
   }
-  return true;
+  return erased >= m2sed_erasures_progress(m2sed_positions_erasures(loop->positions));
 }
 
 static bool anything_taken(const struct m2sed_loop *loop) {
@@ -355,7 +393,9 @@ static void judge_first(struct m2sed_loop *loop, const char *text) {
   if (marker->known)
     return;
   if (taken)
-    M2SED_LOG(loop->log, ERROR, "Redis has no sequences, the checkpoint has: all are made from the log");
+    M2SED_LOG(loop->log, ERROR,
+              text[0] ? "Redis is of before what the checkpoint has: all sequences are made from the log"
+                      : "Redis has no sequences, the checkpoint has: all are made from the log");
   marker->stage = DRAIN;
 }
 

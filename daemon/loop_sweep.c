@@ -60,7 +60,7 @@ static void on_sequence(void *context, int status, const struct m2se_redis_reply
   (void)error;
   loop->sweep->reading--;
   bool wanted = status == 0 && reading->ends_ms != GONE && m2se_redis_reply_type(reply) == M2SE_REDIS_BYTES &&
-                loop->phase <= M2SED_PHASE_SWEEPING &&
+                loop->phase <= M2SED_PHASE_SWEEPING && !m2sed_marker_busy(loop) && /* about to be removed */
                 loop->requests_end - loop->requests_first < M2SED_REQUESTS;
   size_t size;
   const char *blob = wanted ? m2se_redis_reply_bytes(reply, &size) : NULL;

@@ -1,7 +1,8 @@
 """Users who ask to be forgotten: nothing of them is left in Redis or in a checkpoint, and nothing comes back with what was
-under way, with a crash or with late events; who comes again begins anew."""
+under way, with a crash, with late events or with older data of Redis; who comes again begins anew."""
 
 import dataclasses
+import shutil
 import time
 
 import stored
@@ -61,6 +62,43 @@ def is_gone(world, daemon, user):
     wait_until(lambda: examples_of(daemon, user) == 0, 30, "a checkpoint without the user")
 
 
+def rolled_back(redis, files, copy):
+    redis.kill()
+    shutil.rmtree(files)
+    shutil.copytree(copy, files)
+    redis.start()
+
+
+def fall_back(world, daemon, process, live_one, other):
+    """Redis comes back with the data of before a user was forgotten: under a running daemon, and while it is away."""
+    folder = world.redis.unix_socket.parent
+    files, copy = folder / "appendonlydir", folder / "copy"
+    wait_until(lambda: len(left(world, live_one)) == 2 and len(left(world, other)) == 2, 30, "their vectors")
+    shutil.copytree(files, copy)
+    forget(world, live_one)
+    wait_until(lambda: not left(world, live_one), 20, "the fourth to be forgotten")
+    time.sleep(1.5)  # the daemon has noted it in Redis
+    rolled_back(world.redis, files, copy)
+    assert len(left(world, other)) > 0
+    wait_until(lambda: "Redis has lost sequences" in process.output(), 30, "the loss to be seen")
+    wait_until(lambda: not left(world, live_one), 30, "the fourth to be gone again")
+    is_gone(world, daemon, live_one)
+    wait_taken(world, 0)
+    wait_until(lambda: len(left(world, other)) == 2, 30, "the others to be there again")
+    shutil.rmtree(copy)
+    shutil.copytree(files, copy)
+    forget(world, other)
+    wait_until(lambda: not left(world, other), 20, "the fifth to be forgotten")
+    assert process.stop() == 0
+    rolled_back(world.redis, files, copy)
+    assert len(left(world, other)) == 2
+    process = daemon.start()
+    wait_until(lambda: "Redis is of before what the checkpoint has" in process.output(), 30, "the loss to be seen")
+    wait_until(lambda: not left(world, other), 30, "the fifth to be gone again")
+    is_gone(world, daemon, other)
+    assert not left(world, live_one)
+
+
 def live(world, daemon):
     """Returns who asked."""
     process = daemon.start("--init-if-empty")
@@ -99,10 +137,13 @@ def live(world, daemon):
     wait_taken(world, 0)
     wait_until(lambda: not left(world, third), 20, "the third to be forgotten")
     is_gone(world, daemon, third)
+    fourth, fifth = [user for user in busiest(world, 5) if user not in (first, second, third)][:2]
+    with timed("Redis falls back"):
+        fall_back(world, daemon, process, fourth, fifth)
     world.produce(EVENTS)
     wait_taken(world, 0)
-    assert process.stop() == 0
-    return first, second, third
+    assert daemon.process.stop() == 0
+    return first, second, third, fourth, fifth
 
 
 def check(world, daemon, users):
@@ -129,7 +170,7 @@ def check(world, daemon, users):
 
 
 def main():
-    with growing(EVENTS, PARTITIONS) as world:
+    with growing(EVENTS, PARTITIONS, ["appendonly yes", "appendfsync always"]) as world:
         world.client.create_topic(TOPIC_ERASURES, 1)
         world.client.create_topic(f"{TOPIC_ERASURES}.dlq", 1)
         daemon = world.daemon("forgets", 0)

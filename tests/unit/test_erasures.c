@@ -32,6 +32,7 @@ static void test_where_it_goes_on(void **state) {
   assert_true(m2sed_erasures_behind(&erasures));
   m2sed_erasures_done(&erasures, 0, 3, 77, 1000);
   m2sed_erasures_pass(&erasures, 0, 4);
+  assert_true(m2sed_erasures_progress(&erasures) == 5);
   m2sed_erasures_end(&erasures, 0);
   assert_false(m2sed_erasures_behind(&erasures));
   assert_int_equal(begin(0, 3, 5, 0), 5);
@@ -45,6 +46,7 @@ static void test_where_it_goes_on(void **state) {
   assert_false(m2sed_erasures_behind(&erasures));
   m2sed_erasures_pass(&erasures, 1, 0);
   m2sed_erasures_new_log(&erasures);
+  assert_true(m2sed_erasures_progress(&erasures) == 0);
   assert_int_equal(begin(1, 0, 4, 0), 0);
 }
 
