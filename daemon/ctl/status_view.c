@@ -103,6 +103,16 @@ static void add_left_out(struct m2sed_text *text, const struct m2se_status_event
                  any || events->refused_count ? "\n" : "");
 }
 
+static void add_parked(struct m2sed_text *text, const struct m2se_status_events *events) {
+  if (!events->parked && !events->unparked && !events->parking_dropped)
+    return;
+  label(text, "");
+  m2sed_text_add(text, "parked: ");
+  add_number(text, events->parked, "wait for features of their items, for ");
+  add_number(text, events->unparked, "they came, ");
+  add_number(text, events->parking_dropped, "given up\n");
+}
+
 static void add_events(struct m2sed_text *text, const struct m2sed_status_view *view) {
   const struct m2se_status *status = view->status;
   const struct m2se_status_events *events = &status->events;
@@ -112,6 +122,7 @@ static void add_events(struct m2sed_text *text, const struct m2sed_status_view *
   add_number(text, events->received, "received   ");
   add_number(text, events->trained, "trained\n");
   add_left_out(text, events);
+  add_parked(text, events);
   if (events->lost) {
     label(text, "");
     add_number(text, events->lost, "LOST: removed from the log before they were read\n");
@@ -129,6 +140,20 @@ static void add_events(struct m2sed_text *text, const struct m2sed_status_view *
   }
 }
 
+/* What the guard did, and what training that was behind has cost; nothing is said of what did not happen. */
+static void add_guard(struct m2sed_text *text, const struct m2se_status_training *training) {
+  if (training->steps_refused || training->refused_in_a_row || training->rollbacks) {
+    label(text, "guard");
+    add_number(text, training->steps_refused, "steps REFUSED   ");
+    add_number(text, training->refused_in_a_row, "not well in a row   weights went back ");
+    add_number(text, training->rollbacks, training->rollbacks == 1 ? "time\n" : "times\n");
+  }
+  if (training->replay_taken_away) {
+    label(text, "overload");
+    add_number(text, training->replay_taken_away, "replayed examples were left out to catch up\n");
+  }
+}
+
 static void add_learning(struct m2sed_text *text, const struct m2se_status *status) {
   const struct m2se_status_training *training = &status->training;
   label(text, "learning");
@@ -141,15 +166,17 @@ static void add_learning(struct m2sed_text *text, const struct m2se_status *stat
   label(text, "");
   m2sed_text_add(text, "%" PRIu32 " new + %" PRIu32 " replayed in %.1f ms   ", training->fresh,
                  training->replayed, training->step_ms);
-  add_number(text, training->waiting, "waiting   reservoir ");
+  add_number(text, training->waiting, "waiting");
+  if (training->backlog) {
+    m2sed_text_add(text, " of at most ");
+    m2sed_text_add_count(text, training->backlog);
+  }
+  m2sed_text_add(text, "   reservoir ");
   m2sed_text_add_count(text, status->reservoir.size);
   m2sed_text_add(text, " of ");
   m2sed_text_add_count(text, status->reservoir.capacity);
-  if (training->steps_refused) {
-    m2sed_text_add(text, "   ");
-    add_number(text, training->steps_refused, "steps REFUSED");
-  }
   m2sed_text_add(text, "\n");
+  add_guard(text, training);
 }
 
 static void add_quality(struct m2sed_text *text, const struct m2sed_status_view *view) {
@@ -205,6 +232,14 @@ static void add_serving(struct m2sed_text *text, const struct m2se_status *statu
   add_number(text, status->catalogue.items, "items, ");
   add_number(text, status->catalogue.featurised, "with features   about ");
   add_number(text, status->catalogue.users_active, "users\n");
+  const struct m2se_status_features *features = &status->features;
+  if (features->items) { /* else they come ready-made */
+    label(text, "features");
+    add_number(text, features->items, "items, ");
+    add_number(text, features->pending, "pending   ");
+    add_number(text, features->waiting, "texts and pictures wait, ");
+    add_number(text, features->refused, "refused\n");
+  }
 }
 
 static void add_process(struct m2sed_text *text, const struct m2se_status *status) {

@@ -149,6 +149,55 @@ static void test_empty_status(void **state) {
   m2sed_text_free(&text);
 }
 
+/* What an operator asks for at night: each count is on the panel once it is not zero. */
+static void test_troubled_status(void **state) {
+  (void)state;
+  struct m2se_status status = {.instance = "x",
+                               .version = "",
+                               .blas_kernel = "",
+                               .simd_kernel = "",
+                               .redis.last_error = "",
+                               .kafka.last_error = "",
+                               .checkpoint.last_error = "",
+                               .reasons = (const char *[]){"training steps are left out: the loss"},
+                               .reason_count = 1,
+                               .events = {.skipped_no_context = 11,
+                                          .skipped_no_features = 12,
+                                          .skipped_duplicate = 13,
+                                          .skipped_guard = 14,
+                                          .dead_lettered = 15,
+                                          .skipped_erased = 16,
+                                          .skipped_training_off = 17,
+                                          .parked = 18,
+                                          .unparked = 19,
+                                          .parking_dropped = 20},
+                               .training = {.waiting = 21,
+                                            .backlog = 5000,
+                                            .steps_refused = 22,
+                                            .refused_in_a_row = 3,
+                                            .rollbacks = 1,
+                                            .replay_taken_away = 24},
+                               .prequential.skipped = 25,
+                               .features = {.items = 26, .pending = 27, .waiting = 28, .refused = 29}};
+  const struct m2sed_status_view view = {.status = &status};
+  struct m2sed_text text = {0};
+  m2sed_status_add_panel(&text, &view);
+  const char *wanted[] = {
+      "! training steps are left out: the loss\n",
+      "left out: 11 without context, 12 without features, 13 repeated, 14 guarded, 15 bad, "
+      "16 of users to be forgotten, 17 while training was off\n",
+      "parked: 18 wait for features of their items, for 19 they came, 20 given up\n",
+      "21 waiting of at most 5,000   reservoir ",
+      "guard       22 steps REFUSED   3 not well in a row   weights went back 1 time\n",
+      "overload    24 replayed examples were left out to catch up\n",
+      "(25 more skipped)\n",
+      "features    26 items, 27 pending   28 texts and pictures wait, 29 refused\n"};
+  for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++)
+    if (!strstr(text.data, wanted[i]))
+      fail_msg("'%s' is not in\n%s", wanted[i], text.data);
+  m2sed_text_free(&text);
+}
+
 /* ---- lines ---- */
 
 static int convert(struct m2sed_line_codec *codec, const char *line, struct m2sed_line_record *record,
@@ -261,10 +310,12 @@ static void test_items(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_numbers),      cmocka_unit_test(test_foreign),
-                                     cmocka_unit_test(test_bars),         cmocka_unit_test(test_fit),
-                                     cmocka_unit_test(test_history),      cmocka_unit_test(test_stale),
-                                     cmocka_unit_test(test_empty_status), cmocka_unit_test(test_tsv),
-                                     cmocka_unit_test(test_json),         cmocka_unit_test(test_items)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_numbers),      cmocka_unit_test(test_foreign),
+      cmocka_unit_test(test_bars),         cmocka_unit_test(test_fit),
+      cmocka_unit_test(test_history),      cmocka_unit_test(test_stale),
+      cmocka_unit_test(test_empty_status), cmocka_unit_test(test_troubled_status),
+      cmocka_unit_test(test_tsv),          cmocka_unit_test(test_json),
+      cmocka_unit_test(test_items)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
