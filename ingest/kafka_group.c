@@ -3,6 +3,7 @@
  * member.
  */
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <librdkafka/rdkafka.h>
@@ -98,10 +99,24 @@ void m2se_kafka_send_commits(struct m2se_kafka *kafka) {
   rd_kafka_topic_partition_list_destroy(list);
 }
 
+/* After a lost connection a commit must wait until the group has noticed what it did to our membership: with
+ * an id that a static member (group.instance.id) had before it came back, a commit ends the client for good.
+ */
+bool m2se_kafka_group_is_steady(const char *statistics) {
+  enum { NOTICED_US = 2000000 };
+  const char *coordinator = strstr(statistics, "\"GroupCoordinator\":");
+  const char *connection = coordinator ? strstr(coordinator, "\"state\":\"") : NULL;
+  const char *group = strstr(statistics, "\"cgrp\":");
+  long long since_us;
+  return connection && sscanf(connection, "\"state\":\"UP\", \"stateage\":%lld", &since_us) == 1 &&
+         since_us >= NOTICED_US && group && strstr(group, "\"state\": \"up\"") &&
+         strstr(group, "\"join_state\": \"steady\"");
+}
+
 static int on_statistics(rd_kafka_t *handle, char *json, size_t size, void *opaque) {
   (void)handle;
   (void)size;
-  if (strstr(json, "\"join_state\": \"steady\""))
+  if (m2se_kafka_group_is_steady(json))
     m2se_kafka_send_commits(opaque);
   return 0; /* librdkafka frees the text */
 }

@@ -198,6 +198,9 @@ void m2se_kafka_partition_drop(struct m2se_kafka *kafka, struct m2se_kafka_parti
 
 /* kafka_group.c */
 void m2se_kafka_set_group_callbacks(struct rd_kafka_conf_s *conf);
+/* What librdkafka's statistics (JSON) say: the coordinator has been connected for a while, and there is no
+ * rebalance. */
+bool m2se_kafka_group_is_steady(const char *statistics);
 /* Those that wait; harmless only while the group is not in a rebalance, or is left anyway. */
 void m2se_kafka_send_commits(struct m2se_kafka *kafka);
 /* To erasures only if they are there: a member that waits for a topic comes late to every rebalance, and is

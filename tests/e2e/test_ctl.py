@@ -426,7 +426,7 @@ def check_command_line(ctl, folder):
         ctl.complaint(USAGE, *words)
     ctl.run("status", "--nothing", expect=USAGE)
     overview = ctl.text("--help")
-    commands = re.findall(r"^  ([a-z]+(?: [a-z]+)?)\b.*\n      ", overview, re.MULTILINE)
+    commands = re.findall(r"^  ([a-z-]+(?: [a-z]+)?)(?: .*)?\n      ", overview, re.MULTILINE)
     assert len(commands) >= 9, commands
     for command in commands:
         text = ctl.text(*command.split(), "--help")

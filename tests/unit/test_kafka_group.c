@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "ingest/kafka_parts.h"
 #include "kafka_rig.h"
 
 #include <librdkafka/rdkafka.h>
@@ -338,12 +339,34 @@ static void test_fatal(void **state) {
   m2se_kafka_mock_free(mock);
 }
 
+static bool is_steady(const char *connection, long long since_us, const char *group, const char *join) {
+  char text[400];
+  snprintf(text, sizeof text,
+           "{ \"brokers\":{ \"GroupCoordinator\": { \"name\":\"GroupCoordinator\", \"state\":\"%s\", "
+           "\"stateage\":%lld, \"outbuf_cnt\":0 } }, \"cgrp\": { \"state\": \"%s\", \"stateage\": 5999, "
+           "\"join_state\": \"%s\" } }",
+           connection, since_us, group, join);
+  return m2se_kafka_group_is_steady(text);
+}
+
+/* That librdkafka still writes them so, the commits of the other tests show. */
+static void test_statistics(void **state) {
+  (void)state;
+  assert_true(is_steady("UP", 2000000, "up", "steady"));
+  assert_false(is_steady("UP", 1999999, "up", "steady"));
+  assert_false(is_steady("DOWN", 9000000, "up", "steady"));
+  assert_false(is_steady("UP", 9000000, "wait-coord", "steady"));
+  assert_false(is_steady("UP", 9000000, "up", "wait-join"));
+  assert_false(m2se_kafka_group_is_steady("{}"));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_starts),      cmocka_unit_test(test_out_of_range),
-      cmocka_unit_test(test_latest),      cmocka_unit_test(test_pause),
-      cmocka_unit_test(test_two_members), cmocka_unit_test(test_lost_membership),
-      cmocka_unit_test(test_faults),      cmocka_unit_test(test_fatal),
+      cmocka_unit_test(test_statistics),      cmocka_unit_test(test_starts),
+      cmocka_unit_test(test_out_of_range),    cmocka_unit_test(test_latest),
+      cmocka_unit_test(test_pause),           cmocka_unit_test(test_two_members),
+      cmocka_unit_test(test_lost_membership), cmocka_unit_test(test_faults),
+      cmocka_unit_test(test_fatal),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
