@@ -135,7 +135,10 @@ def test_interrupted(folder, stream):
     output = other.finish(STREAM, 2000)
     assert "a fresh start" in output, output
     check_complete(other, stream[:STREAM])
-    assert trial.weights() == other.weights(), "an interrupted trial learned something else"
+    if trial.weights() != other.weights():
+        pair = {name: (value, other.manifest()[name]) for name, value in trial.manifest().items()}
+        differing = {name: both for name, both in pair.items() if both[0] != both[1]}
+        raise AssertionError(f"an interrupted trial learned something else: {differing}")
     return trial
 
 
