@@ -25,6 +25,29 @@ static void put_wrapped(FILE *out, const char *indent, const char *text) {
   }
 }
 
+/* The next character between quotes; returns its bytes. What ends a line for YAML must not stand there as it
+ * is: it would be read as a blank. */
+static size_t put_quoted(FILE *out, const char *text) {
+  static const struct {
+    const char *bytes, *escape;
+  } breaks[] = {{"\xc2\x85", "\\N"}, {"\xe2\x80\xa8", "\\L"}, {"\xe2\x80\xa9", "\\P"}};
+  for (size_t i = 0; i < sizeof breaks / sizeof breaks[0]; i++)
+    if (!strncmp(text, breaks[i].bytes, strlen(breaks[i].bytes))) {
+      fputs(breaks[i].escape, out);
+      return strlen(breaks[i].bytes);
+    }
+  if ((unsigned char)*text < ' ' || *text == 0x7f) {
+    char escape[8];
+    snprintf(escape, sizeof escape, "\\x%02x", (unsigned)(unsigned char)*text);
+    fputs(escape, out);
+    return 1;
+  }
+  if (*text == '"' || *text == '\\')
+    fputc('\\', out);
+  fputc(*text, out);
+  return 1;
+}
+
 /* Plain where YAML and we read it back as it is, else between quotes. */
 static void put_text(FILE *out, const char *text) {
   static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-";
@@ -33,11 +56,8 @@ static void put_text(FILE *out, const char *text) {
     return;
   }
   fputc('"', out);
-  for (; *text; text++) {
-    if (*text == '"' || *text == '\\')
-      fputc('\\', out);
-    fputc(*text, out);
-  }
+  while (*text)
+    text += put_quoted(out, text);
   fputc('"', out);
 }
 

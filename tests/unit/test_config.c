@@ -142,7 +142,8 @@ static void test_environment(void **state) {
 
 static void test_print_reads_back(void **state) {
   (void)state;
-  assert_int_equal(parse("kafka: {group: 'it''s: \"q\" # \\ x', start: '-', properties: {a.b: '{c}', d: e}}\n"
+  assert_int_equal(parse("kafka: {group: 'it''s: \"q\" # \\ x', start: '-', properties: {a.b: '{c}', d: e,\n"
+                         "  f: \"g\\n h\\t\\N\\L\\P\\x7f \"}}\n"
                          "redis: {uri: 'unix:///run/r.sock?db=1', prefix: ''}\n"
                          "train: {learning_rate: 0.1, replay_ratio: 0.30000000000000004, overload: shrink}\n"
                          "model: {seed: 1000000000000000}\n"),
