@@ -172,7 +172,7 @@ int m2sed_checkpoint_load(struct m2sed_checkpoint_state **state, const char *dir
   if (code == 0) {
     code = m2sed_checkpoint_list(dir, &generations, &count, error);
   }
-  if (code < 0) {
+  if (code != 0) {
     return code;
   }
   struct m2se_error why = {0};

@@ -3,7 +3,7 @@
  * member.
  */
 #include <assert.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <librdkafka/rdkafka.h>
@@ -104,13 +104,13 @@ void m2se_kafka_send_commits(struct m2se_kafka *kafka) {
  */
 bool m2se_kafka_group_is_steady(const char *statistics) {
   enum { NOTICED_US = 2000000 };
+  static const char up[] = "\"state\":\"UP\", \"stateage\":";
   const char *coordinator = strstr(statistics, "\"GroupCoordinator\":");
-  const char *connection = coordinator ? strstr(coordinator, "\"state\":\"") : NULL;
+  const char *connection = coordinator ? strstr(coordinator, "\"state\":") : NULL;
   const char *group = strstr(statistics, "\"cgrp\":");
-  long long since_us;
-  return connection && sscanf(connection, "\"state\":\"UP\", \"stateage\":%lld", &since_us) == 1 &&
-         since_us >= NOTICED_US && group && strstr(group, "\"state\": \"up\"") &&
-         strstr(group, "\"join_state\": \"steady\"");
+  return connection && !strncmp(connection, up, strlen(up)) &&
+         strtoll(connection + strlen(up), NULL, 10) >= NOTICED_US && group &&
+         strstr(group, "\"state\": \"up\"") && strstr(group, "\"join_state\": \"steady\"");
 }
 
 static int on_statistics(rd_kafka_t *handle, char *json, size_t size, void *opaque) {

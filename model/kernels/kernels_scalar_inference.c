@@ -1,5 +1,5 @@
 /* What a finished model needs beside products and attention. */
-#include <math.h>
+#include <tgmath.h>
 
 #include "model/kernels/kernels_scalar.h"
 
