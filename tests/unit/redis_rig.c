@@ -169,3 +169,17 @@ const char *rig_admin(struct redis_rig *rig, const char *format, ...) {
   freeReplyObject(reply);
   return text;
 }
+
+int rig_set_up(void **state) {
+  struct redis_rig *rig = calloc(1, sizeof *rig);
+  assert_non_null(rig);
+  rig_start(rig);
+  *state = rig;
+  return 0;
+}
+
+int rig_tear_down(void **state) {
+  rig_stop(*state);
+  free(*state);
+  return 0;
+}

@@ -28,6 +28,9 @@ int rig_check_server(void);
 
 void rig_start(struct redis_rig *rig); /* directory, server, loop; no connection of the door */
 void rig_stop(struct redis_rig *rig);  /* closes the door too, and asserts that the loop is left empty */
+/* The same for a test of its own: *state is the rig. */
+int rig_set_up(void **state);
+int rig_tear_down(void **state);
 void rig_start_server(struct redis_rig *rig);
 void rig_end_server(struct redis_rig *rig);  /* it writes its data first */
 void rig_kill_server(struct redis_rig *rig); /* SIGKILL */

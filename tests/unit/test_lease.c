@@ -76,20 +76,6 @@ static void ask(struct redis_rig *rig, struct party *party, uint64_t floor, cons
   rig_run_until(rig, answer, before + 1);
 }
 
-static int set_up(void **state) {
-  struct redis_rig *rig = calloc(1, sizeof *rig);
-  assert_non_null(rig);
-  rig_start(rig);
-  *state = rig;
-  return 0;
-}
-
-static int tear_down(void **state) {
-  rig_stop(*state);
-  free(*state);
-  return 0;
-}
-
 static void test_one_holds_it(void **state) {
   struct redis_rig *rig = *state;
   struct party one, two;
@@ -199,10 +185,10 @@ int main(void) {
     return 77;
   signal(SIGPIPE, SIG_IGN);
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test_setup_teardown(test_one_holds_it, set_up, tear_down),
-      cmocka_unit_test_setup_teardown(test_lost_data, set_up, tear_down),
-      cmocka_unit_test_setup_teardown(test_expels, set_up, tear_down),
-      cmocka_unit_test_setup_teardown(test_guard_holds, set_up, tear_down),
+      cmocka_unit_test_setup_teardown(test_one_holds_it, rig_set_up, rig_tear_down),
+      cmocka_unit_test_setup_teardown(test_lost_data, rig_set_up, rig_tear_down),
+      cmocka_unit_test_setup_teardown(test_expels, rig_set_up, rig_tear_down),
+      cmocka_unit_test_setup_teardown(test_guard_holds, rig_set_up, rig_tear_down),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -74,20 +74,6 @@ static void assert_all(const struct answers *answers, uint32_t count) {
   assert_int_equal(answers->lost, 0);
 }
 
-static int set_up(void **state) {
-  struct redis_rig *rig = malloc(sizeof *rig);
-  assert_non_null(rig);
-  rig_start(rig);
-  *state = rig;
-  return 0;
-}
-
-static int tear_down(void **state) {
-  rig_stop(*state);
-  free(*state);
-  return 0;
-}
-
 /* ---- replies ---- */
 struct kinds {
   uint32_t answered;
@@ -509,7 +495,7 @@ static void test_close_inside_a_callback(void **state) {
   rig->redis = NULL;
 }
 
-#define WITH_SERVER(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define WITH_SERVER(test) cmocka_unit_test_setup_teardown(test, rig_set_up, rig_tear_down)
 
 int main(void) {
   signal(SIGPIPE, SIG_IGN);

@@ -75,20 +75,6 @@ static const char *order(struct redis_rig *rig) {
   return rig_admin(rig, "EVAL return(table.concat(redis.call('LRANGE','order',0,-1))) 0");
 }
 
-static int set_up(void **state) {
-  struct redis_rig *rig = malloc(sizeof *rig);
-  assert_non_null(rig);
-  rig_start(rig);
-  *state = rig;
-  return 0;
-}
-
-static int tear_down(void **state) {
-  rig_stop(*state);
-  free(*state);
-  return 0;
-}
-
 /* In order, each after the answer of the one before, ahead of what waits; on every connection. */
 static void test_pass(void **state) {
   struct redis_rig *rig = *state;
@@ -226,7 +212,7 @@ static void test_error(void **state) {
   assert_true(a.judged >= 2);
 }
 
-#define WITH_SERVER(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define WITH_SERVER(test) cmocka_unit_test_setup_teardown(test, rig_set_up, rig_tear_down)
 
 int main(void) {
   signal(SIGPIPE, SIG_IGN);
